@@ -1,0 +1,231 @@
+import { randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { createSystemClock, createSystemRandom } from './adapters/clock/system-clock.ts';
+import { IpcBootLink } from './adapters/boot-probe/ipc-boot-link.ts';
+import { deriveProbeKey } from './adapters/boot-probe/packet.ts';
+import { UdpBootProber } from './adapters/boot-probe/udp-boot-prober.ts';
+import { loadIdentity, prepareDataDir } from './adapters/data-dir/data-dir.ts';
+import { createHostMetrics } from './adapters/host/host-metrics.ts';
+import { openLevelStore } from './adapters/level/level-store.ts';
+import { createLibp2pTransport } from './adapters/libp2p/transport.ts';
+import { createCredentialKeeper, SECRET_SETTING } from './agent/credentials.ts';
+import { probeAddresses, watchHost } from './agent/host-watch.ts';
+import { enterCluster } from './agent/join.ts';
+import { createAgentLog } from './agent/log.ts';
+import { openRuntimes } from './agent/runtimes.ts';
+import { peerConfigOf, restoredPeer } from './agent/restore.ts';
+import { loadSettings } from './agent/settings.ts';
+import { createPeerDriver } from './driver/peer-driver.ts';
+import { METHOD_ENTRIES, METHOD_SNAPSHOT } from './driver/catch-up.ts';
+import { runHealthCheck } from './driver/health-check.ts';
+import { createRuntimeDriver, type RuntimeDriver } from './driver/runtime-driver.ts';
+import { parseCopyId } from './core/reconcile/copy-id.ts';
+import { showConfig } from './model/config.ts';
+import { TaskOrgError } from './model/errors.ts';
+import { wallMs } from './model/ids.ts';
+import { encodeToken } from './model/token.ts';
+import { VERSION } from './model/version.ts';
+import type { BootLink } from './ports/boot.ts';
+import type { JoinGrant, JoinRequest } from './ports/transport.ts';
+import { createNoticeBoard, expectOk } from './services/api/context.ts';
+import { createMetrics } from './services/api/metrics.ts';
+import { startApi } from './services/api/server.ts';
+import { createRemoteCopies } from './services/remote/remote-copies.ts';
+import { createPeerViews, METHOD_VIEW } from './services/remote/peer-views.ts';
+
+// Composition root of the agent: builds the parts, starts them, stops them. No rule of the system is decided here.
+
+export interface Agent {
+  readonly apiSocket: string;
+  /** Resolves with the process's exit code when the agent has stopped, by order or by fault. */
+  readonly finished: Promise<number>;
+  stop(): Promise<void>;
+}
+
+/** Starts an agent. Throws TaskOrgError with a hint when the settings, the data directory or the cluster refuse. */
+export async function startAgent(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): Promise<Agent> {
+  const { settings, origins, dataDir } = loadSettings(argv, env);
+  const name = settings.name === '' ? hostname().split('.')[0] || 'node' : settings.name;
+  const log = createAgentLog(settings.logLevel, { node: name });
+  const clock = createSystemClock();
+  const random = createSystemRandom();
+  await prepareDataDir(dataDir);
+  const privateKey = await loadIdentity(dataDir);
+  const boot = await IpcBootLink.attach({ stopAllowanceMs: settings.lease.stopAllowanceMs });
+  const store = await openLevelStore({ dataDir, log });
+  const contents = await store.load();
+  const { credentials, listen } = await enterCluster({ dataDir, settings, name, privateKey, log });
+  const [current, ...previous] = credentials.secrets;
+  const transport = createLibp2pTransport(
+    { privateKey, clusterId: credentials.clusterId, secrets: { current: current as Uint8Array, previous: previous.slice(0, 3) }, listen, mdns: settings.mdns },
+    { log, wallNow: () => clock.wall() },
+  );
+  const self = transport.self;
+
+  let finish: (code: number) => void = () => {};
+  const finished = new Promise<number>((resolve) => {
+    finish = resolve;
+  });
+  const fatal = (error: unknown, what: string): void => {
+    log.error({ error: String(error) }, what);
+    finish(1);
+  };
+
+  // ---- boot, runtimes ---------------------------------------------------------------------------------------------------
+  const probeKeys = (secrets: readonly Uint8Array[]): readonly Uint8Array[] => secrets.map((s) => deriveProbeKey(s, credentials.clusterId));
+  let keys = probeKeys(credentials.secrets);
+  boot?.identify(credentials.clusterId, self, keys);
+  const prober = new UdpBootProber({ self, clusterId: credentials.clusterId, key: () => keys[0] as Uint8Array });
+  const noBoot: BootLink = { register: async () => {}, deadline: () => {}, forget: () => {}, onKilled: () => {}, registered: () => new Map() };
+  const link = boot ?? noBoot;
+  const { runtimes, problems } = await openRuntimes({ settings, dataDir, clusterId: credentials.clusterId, nodeId: self, log });
+  const fenceProblems = boot === undefined ? ['not started by boot: exclusive tasks are not run here'] : boot.facts.selfTest.ok ? [] : boot.facts.selfTest.problems;
+
+  // ---- the peer ---------------------------------------------------------------------------------------------------------
+  const notices = createNoticeBoard();
+  const keeper = createCredentialKeeper(
+    {
+      dataDir, transport, onFailure: (error) => fatal(error, 'credentials not saved'),
+      onSecrets: (secrets) => {
+        keys = probeKeys(secrets);
+        boot?.identify(credentials.clusterId, self, keys);
+      },
+    },
+    credentials,
+  );
+  let runtimeDriver: RuntimeDriver | undefined;
+  const driver = createPeerDriver(
+    restoredPeer({ self, settings, contents, credentials, registered: link.registered(), seed: random.seed(), wall: clock.wall() }),
+    {
+      clock, transport, store, boot: link, prober, log,
+      runtimes: (post) => {
+        runtimeDriver = createRuntimeDriver({ runtimes, boot: link, post, checkHealth: runHealthCheck, log });
+        return runtimeDriver;
+      },
+      onNotice: (notice) => {
+        if (notice.type === 'role') log.info({ role: notice.role, term: notice.term, leader: notice.leader }, 'role');
+        else if (notice.type === 'member') log.info({ member: notice.change.id, from: notice.change.from, to: notice.change.to, evidence: notice.change.evidence }, 'member');
+        else if (notice.type === 'removed') {
+          log.warn({}, notice.message);
+          finish(0);
+        }
+        if (notice.type === 'role' && notice.role === 'leader' && keeper.current().founding) void found().catch((error: unknown) => fatal(error, 'the cluster could not be founded'));
+        notices.post(notice);
+      },
+      onFatal: (error) => fatal(error, 'the store failed; this peer stops so that it acknowledges nothing more'),
+      onCredentialsChanged: () => keeper.refresh(driver.peer.state()),
+    },
+  );
+  link.onKilled((copyId) => {
+    const copy = parseCopyId(copyId);
+    if (copy) driver.post({ type: 'proven-dead', keys: [{ taskId: copy.taskId, slot: copy.slot, generation: copy.generation }] });
+  });
+  boot?.onLost(() => {
+    log.warn({}, 'boot is gone; this agent stops so that a new boot can start one');
+    finish(1);
+  });
+
+  const about = () => ({ nodeId: self, name, addresses: [...transport.addresses()], labels: settings.labels, priority: settings.priority, witness: settings.witness });
+
+  /** The first record of a new cluster: who founded it. */
+  async function found(): Promise<void> {
+    if (driver.peer.state().cluster === undefined) {
+      const command = {
+        type: 'cluster.init' as const, by: self, at: clock.wall(),
+        cluster: { clusterId: credentials.clusterId, epoch: 1, epochId: randomBytes(8).toString('hex'), name: '' },
+        founder: { ...about(), availability: 'active' as const },
+      };
+      expectOk(await driver.propose(command), 'founding');
+    }
+    keeper.founded();
+  }
+
+  async function admit(request: JoinRequest): Promise<JoinGrant> {
+    const peer = { nodeId: request.from, name: request.name, addresses: request.addresses, labels: request.labels, priority: request.priority, witness: request.witness, availability: 'active' as const };
+    expectOk(await driver.propose({ type: 'peer.admit', by: self, at: clock.wall(), peer, invitationId: request.invitationId }), `admission of ${request.name}`);
+    const now = keeper.current();
+    const known = driver.peer.topology.peers().filter((p) => p.id !== request.from);
+    return { clusterId: now.clusterId, secret: now.secrets[0] as Uint8Array, dataKeys: now.dataKeys, peers: [{ id: self, addresses: transport.addresses() }, ...known] };
+  }
+
+  // ---- services -----------------------------------------------------------------------------------------------------------
+  const remote = createRemoteCopies({ peer: driver.peer, transport, runtimes: () => runtimeDriver as RuntimeDriver });
+  const views = createPeerViews({ peer: driver.peer, transport });
+  await transport.start(
+    {
+      onConnected: (peer) => driver.post({ type: 'connected', peer }),
+      onDisconnected: (peer) => driver.post({ type: 'disconnected', peer }),
+      onDialFailed: (peer, refused) => driver.post({ type: 'dial-failed', peer, refused }),
+      onMessage: driver.onMessage,
+      onGossip: driver.onGossip,
+      onRequest: async (_from, method, payload, signal) => {
+        if (method === METHOD_ENTRIES) return driver.catchUp.serveEntries(payload);
+        if (method === METHOD_VIEW) return views.serve();
+        const answer = remote.onRequest(method, payload, signal);
+        if (!answer) throw new TaskOrgError('not_found', `no method ${method.slice(0, 64)}`);
+        return answer;
+      },
+      onStream: async (_from, method, payload, stream, signal) => {
+        if (method === METHOD_SNAPSHOT) return driver.catchUp.serveSnapshot(stream);
+        const serving = remote.onStream(method, payload, stream, signal);
+        if (!serving) throw new TaskOrgError('not_found', `no method ${method.slice(0, 64)}`);
+        return serving;
+      },
+      onJoinRequest: admit,
+    },
+    AbortSignal.timeout(30_000),
+  );
+  keeper.refresh(driver.peer.state());
+  driver.post({ type: 'tick', lateMs: 0 });
+  const loopbackOnly = settings.listen.every((a) => a.includes('/127.'));
+  const host = await watchHost({
+    settings, name, everyMs: peerConfigOf(settings).factsHeadMs, metrics: createHostMetrics({ dataDir }), runtimes, addresses: () => (settings.announce.length > 0 ? settings.announce : transport.addresses()),
+    bootProbe: () => probeAddresses(boot?.facts.probePort ?? 0, loopbackOnly), problems: () => [...problems, ...fenceProblems], canFence: () => boot?.facts.selfTest.ok === true, log,
+    post: (head) => driver.post({ type: 'host-facts', head }),
+  });
+  const api = await startApi(
+    {
+      version: VERSION, clusterId: credentials.clusterId, self, driver, remote, clock, random, log, notices,
+      configShown: () => showConfig(settings, origins),
+      viewsOfPeers: () => views.ask(),
+      metrics: createMetrics({ driver, transport }),
+      makeToken: async ({ expiresMs, uses }) => {
+        const invitation = { id: Buffer.from(random.bytes(12)).toString('base64url'), key: Buffer.from(random.bytes(32)).toString('base64url'), expiresAt: wallMs(clock.wall() + expiresMs), usesLeft: uses };
+        expectOk(await driver.propose({ type: 'invitation.add', by: self, at: clock.wall(), invitation }), 'token');
+        return encodeToken({ clusterId: credentials.clusterId, invitationId: invitation.id, key: new Uint8Array(Buffer.from(invitation.key, 'base64url')), expiresAt: invitation.expiresAt, addresses: tokenAddresses() });
+      },
+      rotateSecret: async () => {
+        expectOk(await driver.propose({ type: 'setting.set', by: self, at: clock.wall(), key: SECRET_SETTING, value: keeper.newSecret() }), 'rotation of the secret');
+      },
+    },
+    join(dataDir, 'api.sock'),
+  );
+  log.info({ id: self, clusterId: credentials.clusterId, addresses: transport.addresses(), api: api.socketPath, runtimes: runtimes.map((r) => r.kind) }, 'peer is up');
+
+  /** Own addresses first, then those of some others, so that a token is good while this machine is down. */
+  function tokenAddresses(): string[] {
+    const own = transport.addresses().map((a) => `${a}/p2p/${self}`);
+    const others = driver.peer.topology.peers().slice(0, 4).flatMap((p) => p.addresses.slice(0, 2).map((a) => `${a}/p2p/${p.id}`));
+    return [...own, ...others].slice(0, 16);
+  }
+
+  let stopping: Promise<void> | undefined;
+  const stop = (): Promise<void> => {
+    stopping ??= (async () => {
+      host.stop();
+      driver.post({ type: 'leave' });
+      await api.close();
+      await driver.stop();
+      await transport.stop();
+      prober.close();
+      for (const r of runtimes) await r.close();
+      await keeper.idle();
+      await store.close();
+      clock.close();
+      finish(0);
+    })();
+    return stopping;
+  };
+  return { apiSocket: api.socketPath, finished, stop };
+}

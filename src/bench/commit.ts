@@ -1,0 +1,116 @@
+import { OurCluster } from './ours.ts';
+import { pool } from './pool.ts';
+import { ETCD_DEFAULTS, EtcdCluster } from './reference/etcd.ts';
+import { type BenchReport, compare, type Series } from './report.ts';
+import { type BenchContext, onHosts } from './rig.ts';
+
+const HOSTS = 3;
+const CLIENTS = 64;
+const SEQUENTIAL_WRITES = 500;
+const PARALLEL_WRITES = 6_000;
+const PAYLOAD_BYTES = 256;
+const LATENCY = 'one write after the other, each';
+const RATE = `${CLIENTS} clients at once`;
+
+/** One client's way to commit one record; the clients of both sides talk to the leader over a Unix socket. */
+interface Committer {
+  readonly commit: (key: string) => Promise<void>;
+  readonly close: () => void;
+}
+
+/** Writes that are on the disks of a majority before the answer: latency one by one, and rate with many clients. */
+export async function benchCommit(context: BenchContext): Promise<BenchReport> {
+  const hosts = context.hosts ?? HOSTS;
+  const series: Series[] = [];
+  if (context.sides.has('ours')) series.push(...(await ours(context, hosts)));
+  if (context.sides.has('reference')) series.push(...(await etcd(context, hosts)));
+  const find = (subject: string, metric: string): Series | undefined =>
+    series.find((one) => one.subject === subject && one.metric === metric);
+  const comparisons = [
+    compare(LATENCY, find('task-org', LATENCY), find('etcd', LATENCY), 'smaller', 1),
+    compare(RATE, find('task-org', RATE), find('etcd', RATE), 'larger', 1),
+  ];
+  return {
+    name: 'commit',
+    setting: [
+      `${hosts} hosts on the disk of one machine, so fsync costs both the same; ${PAYLOAD_BYTES} bytes a write`,
+      `${SEQUENTIAL_WRITES} writes one by one, ${PARALLEL_WRITES} by ${CLIENTS} clients; ${context.trials} rounds`,
+    ],
+    series,
+    comparisons: comparisons.filter((one) => one !== undefined),
+  };
+}
+
+async function ours(context: BenchContext, hosts: number): Promise<readonly Series[]> {
+  return await onHosts(context, hosts, false, async (lab, all) => {
+    const cluster = new OurCluster(lab, all);
+    try {
+      await cluster.form();
+      const client = cluster.fleet.client(await cluster.master());
+      // a task of no replicas: committed, replicated, and nothing to run
+      const note = 'x'.repeat(PAYLOAD_BYTES);
+      const open = (): Committer => ({
+        commit: async (key) =>
+          void (await client.submit({
+            name: key,
+            runtime: 'process',
+            command: ['true'],
+            replicas: 0,
+            labels: { note },
+          })),
+        close: () => {},
+      });
+      return await measure(context, 'task-org', open, () => cluster.removeTasks());
+    } finally {
+      cluster.close();
+    }
+  });
+}
+
+async function etcd(context: BenchContext, hosts: number): Promise<readonly Series[]> {
+  return await onHosts(context, hosts, false, async (lab, all) => {
+    const cluster = new EtcdCluster(lab, all, ETCD_DEFAULTS);
+    await cluster.start();
+    const leader = await cluster.leader();
+    const value = 'x'.repeat(PAYLOAD_BYTES);
+    const open = (): Committer => {
+      const client = cluster.client(leader);
+      return { commit: (key) => client.put(key, value), close: () => client.close() };
+    };
+    return await measure(context, 'etcd', open, async () => {});
+  });
+}
+
+async function measure(
+  context: BenchContext,
+  subject: string,
+  open: () => Committer,
+  tidy: () => Promise<void>,
+): Promise<readonly Series[]> {
+  const latencies: number[] = [];
+  const rates: number[] = [];
+  for (let round = 0; round < context.trials; round += 1) {
+    const one = open();
+    for (let index = 0; index < SEQUENTIAL_WRITES; index += 1) {
+      const startedAt = performance.now();
+      await one.commit(`s${round}-${index}`);
+      latencies.push(performance.now() - startedAt);
+    }
+    one.close();
+    const clients = Array.from({ length: CLIENTS }, open);
+    const startedAt = performance.now();
+    await pool(Array.from({ length: PARALLEL_WRITES }), CLIENTS, async (_, index, worker) => {
+      await clients[worker]?.commit(`p${round}-${index}`);
+    });
+    rates.push(PARALLEL_WRITES / ((performance.now() - startedAt) / 1000));
+    for (const client of clients) client.close();
+    context.log(
+      `${subject}: ${rates.at(-1)?.toFixed(0)} writes/s with ${CLIENTS} clients (${round + 1} of ${context.trials})`,
+    );
+    await tidy();
+  }
+  return [
+    { subject, metric: LATENCY, unit: 'ms', samples: latencies },
+    { subject, metric: RATE, unit: 'writes/s', samples: rates },
+  ];
+}

@@ -1,0 +1,170 @@
+import type { CopyFact } from '../../model/facts.ts';
+import type { Generation } from '../../model/generation.ts';
+import type { Incarnation, MonoMs, NodeId, TaskId, WallMs } from '../../model/ids.ts';
+import { isExclusive } from '../../model/task-spec.ts';
+import { createLeaseHolder, type HolderEffect } from '../lease/holder.ts';
+import { leaseText } from '../lease/keys.ts';
+import type { LeaseKey, RenewAckMessage, RenewMessage } from '../lease/types.ts';
+import { createReconcile } from '../reconcile/reconcile.ts';
+import type { DesiredCopy, ReconcileEffect, ReconcileEvent } from '../reconcile/types.ts';
+import type { ClusterState } from '../state/types.ts';
+import type { PeerConfig } from './types.ts';
+
+// What this machine runs: its assignments out of the records, reconciled with what its runtimes report, and the leases that
+// let its exclusive copies live.
+
+export type WorkshopEffect =
+  | { readonly type: 'runtime'; readonly effect: Extract<ReconcileEffect, { type: 'start' | 'stop' | 'check-health' }> }
+  | { readonly type: 'renew'; readonly message: RenewMessage }
+  | { readonly type: 'deadline'; readonly key: LeaseKey; readonly deadline: MonoMs | undefined }
+  | { readonly type: 'facts' }
+  | { readonly type: 'end'; readonly key: LeaseKey; readonly outcome: 'finished' | 'failed'; readonly exitCode: number | null; readonly error: string };
+
+export interface Workshop {
+  recordsChanged(state: ClusterState, tasks: ReadonlySet<TaskId> | 'all', now: MonoMs, wall: WallMs): WorkshopEffect[];
+  /** The records are known to be as new as every commit before the call. */
+  setCurrent(state: ClusterState, now: MonoMs, wall: WallMs): WorkshopEffect[];
+  current(): boolean;
+  setLeader(leader: NodeId | null, now: MonoMs, wall: WallMs): WorkshopEffect[];
+  runtimeEvent(event: ReconcileEvent, now: MonoMs, wall: WallMs): WorkshopEffect[];
+  onAck(from: NodeId, message: RenewAckMessage, now: MonoMs, wall: WallMs): WorkshopEffect[];
+  /** Boot reaped every process of these copies. */
+  provenDead(keys: readonly LeaseKey[], now: MonoMs, wall: WallMs): WorkshopEffect[];
+  endCommitted(task: TaskId, slot: number, generation: Generation, now: MonoMs, wall: WallMs): WorkshopEffect[];
+  tick(now: MonoMs, wall: WallMs): WorkshopEffect[];
+  nextWake(): MonoMs | undefined;
+  facts(): CopyFact[];
+}
+
+/** Room between the renewal numbers of two lives of a peer (an answer to an earlier life must not fit this one). */
+const SEQS_PER_INCARNATION = 2 ** 24;
+
+export interface WorkshopOptions {
+  readonly self: NodeId;
+  readonly config: PeerConfig;
+  readonly seed: string;
+  readonly incarnation: Incarnation;
+  /** Deadlines boot kept over a restart of the agent. */
+  readonly adopted: readonly { readonly key: LeaseKey; readonly deadline: MonoMs }[];
+}
+
+export function createWorkshop(options: WorkshopOptions): Workshop {
+  const { self } = options;
+  const reconcile = createReconcile({}, options.seed);
+  const holder = createLeaseHolder(options.config.lease, { firstSeq: options.incarnation * SEQS_PER_INCARNATION });
+  let mine: ReadonlySet<TaskId> = new Set();
+  let current = false;
+  let adopted = options.adopted;
+  let leaseKeys = '';
+  let now = 0 as MonoMs;
+  let wall = 0 as WallMs;
+  let out: WorkshopEffect[] = [];
+
+  function hold(effects: readonly HolderEffect[]): void {
+    for (const effect of effects) {
+      if (effect.type === 'send') out.push({ type: 'renew', message: effect.message });
+      else {
+        out.push({ type: 'deadline', key: effect.key, deadline: effect.deadline });
+        run({ type: 'lease', key: effect.key, deadline: effect.deadline });
+      }
+    }
+  }
+
+  function run(event: ReconcileEvent): void {
+    for (const effect of reconcile.step(event, now, wall)) {
+      switch (effect.type) {
+        case 'start':
+        case 'stop':
+        case 'check-health':
+          out.push({ type: 'runtime', effect });
+          break;
+        case 'facts':
+          out.push({ type: 'facts' });
+          break;
+        case 'end':
+          out.push({ type: 'end', key: effect.key, outcome: effect.outcome, exitCode: effect.exitCode, error: effect.error });
+          break;
+        case 'released':
+          hold(holder.released(effect.key, now));
+          break;
+      }
+    }
+    const keys = reconcile.leaseKeys();
+    const text = keys.map(leaseText).sort().join(' ');
+    if (text === leaseKeys) return;
+    leaseKeys = text;
+    hold(holder.desired(keys, now));
+  }
+
+  function desired(state: ClusterState): DesiredCopy[] {
+    const copies: DesiredCopy[] = [];
+    const tasks = new Set<TaskId>();
+    for (const { taskId, slot } of state.assignments.get(self)?.values() ?? []) {
+      const task = state.tasks.get(taskId);
+      const record = task?.slots.find((s) => s.slot === slot);
+      if (!task || !record) continue;
+      tasks.add(taskId);
+      if (task.desired !== 'running' || record.state.kind !== 'assigned' || record.state.node !== self) continue;
+      copies.push({ taskId, slot, generation: record.generation, specVersion: task.specVersion, spec: task.spec, exclusive: isExclusive(task.spec) });
+    }
+    mine = tasks;
+    return copies;
+  }
+
+  /** Every entry point: sets the time, does its work, returns what came of it. */
+  const turn = (at: MonoMs, wallNow: WallMs, work: () => void): WorkshopEffect[] => {
+    now = at;
+    wall = wallNow;
+    for (const a of adopted) hold(holder.adopt(a.key, a.deadline, now));
+    adopted = [];
+    work();
+    const effects = out;
+    out = [];
+    return effects;
+  };
+
+  return {
+    recordsChanged: (state, tasks, at, w) =>
+      turn(at, w, () => {
+        const assigned = new Set([...(state.assignments.get(self)?.values() ?? [])].map((a) => a.taskId));
+        const touched = tasks === 'all' || [...tasks].some((t) => mine.has(t) || assigned.has(t));
+        if (touched) run({ type: 'desired', copies: desired(state), current });
+      }),
+    setCurrent: (state, at, w) =>
+      turn(at, w, () => {
+        current = true;
+        run({ type: 'desired', copies: desired(state), current });
+      }),
+    current: () => current,
+    setLeader: (leader, at, w) =>
+      turn(at, w, () => {
+        if (leader === null) current = false;
+        hold(holder.master(leader, now));
+      }),
+    runtimeEvent: (event, at, w) => turn(at, w, () => run(event)),
+    onAck: (from, message, at, w) => turn(at, w, () => hold(holder.onAck(from, message, now))),
+    provenDead: (keys, at, w) =>
+      turn(at, w, () => {
+        for (const key of keys) {
+          const ids = reconcile.copyIds(key);
+          for (const copyId of ids) run({ type: 'exited', copyId, exitCode: 137, error: 'killed: its lease ran out' });
+          if (ids.length === 0) hold(holder.released(key, now));
+        }
+      }),
+    endCommitted: (taskId, slot, generation, at, w) =>
+      turn(at, w, () => {
+        for (const copyId of reconcile.copyIds({ taskId, slot, generation })) run({ type: 'end-committed', copyId });
+      }),
+    tick: (at, w) =>
+      turn(at, w, () => {
+        hold(holder.tick(now));
+        run({ type: 'tick' });
+      }),
+    nextWake: () => {
+      const a = holder.nextWake();
+      const b = reconcile.nextWake();
+      return a === undefined ? b : b === undefined ? a : a < b ? a : b;
+    },
+    facts: () => reconcile.facts(),
+  };
+}

@@ -1,0 +1,151 @@
+import { decode, encode } from '@ipld/dag-cbor';
+import type { Peer } from '../core/peer/peer.ts';
+import type { CommittedEntries, PeerEffect, PeerEvent } from '../core/peer/types.ts';
+import { dumpState } from '../core/state/state.ts';
+import type { StatePut } from '../core/state/types.ts';
+import { TaskOrgError } from '../model/errors.ts';
+import { logIndex, type LogIndex, type NodeId } from '../model/ids.ts';
+import { LIMITS } from '../model/limits.ts';
+import { decodeGossip, encodeGossip } from '../model/message-schemas.ts';
+import type { Log } from '../ports/log.ts';
+import type { Store } from '../ports/store.ts';
+import type { ByteStream, Transport } from '../ports/transport.ts';
+
+// How a lagging peer catches up: a range of log entries from any neighbour, or the whole state as a snapshot stream from the
+// leader when the range is no longer kept.
+
+export const METHOD_ENTRIES = 'log.entries';
+export const METHOD_SNAPSHOT = 'state.snapshot';
+const FETCH_TIMEOUT_MS = 2000;
+const SNAPSHOT_TIMEOUT_MS = 120_000;
+/** State pairs in one chunk of a snapshot stream. */
+const PAIRS_PER_CHUNK = 64;
+const MAX_SNAPSHOT_CHUNK = LIMITS.rpcFrameBytes * 8;
+
+export interface CatchUp {
+  fetchEntries(from: LogIndex, to: LogIndex, peers: readonly NodeId[]): void;
+  fetchSnapshot(effect: Extract<PeerEffect, { type: 'fetch-snapshot' }>): void;
+  /** Serves METHOD_ENTRIES. */
+  serveEntries(payload: Uint8Array): Promise<Uint8Array>;
+  /** Serves METHOD_SNAPSHOT. */
+  serveSnapshot(stream: ByteStream): Promise<void>;
+}
+
+export function createCatchUp(deps: {
+  readonly peer: Peer;
+  readonly transport: Transport;
+  readonly store: Store;
+  readonly log: Log;
+  readonly post: (event: PeerEvent) => void;
+}): CatchUp {
+  const { peer, transport, store, log, post } = deps;
+  let fetchingEntries = false;
+  let fetchingSnapshot = false;
+
+  const rangeFrom = async (from: LogIndex, to: LogIndex, neighbours: readonly NodeId[]): Promise<void> => {
+    for (const neighbour of neighbours) {
+      try {
+        const bytes = await transport.request(neighbour, METHOD_ENTRIES, encode({ from, to }), { timeoutMs: FETCH_TIMEOUT_MS });
+        const decoded = decodeGossip('log', bytes);
+        if (!decoded.ok) continue;
+        const entries = decoded.value.message as CommittedEntries;
+        if (entries.entries.length === 0) continue;
+        post({ type: 'range-reply', entries });
+        return;
+      } catch (error) {
+        log.debug({ neighbour, error: String(error) }, 'range request failed');
+      }
+    }
+  };
+
+  const snapshotFrom = async (effect: Extract<PeerEffect, { type: 'fetch-snapshot' }>): Promise<void> => {
+    const signal = AbortSignal.timeout(SNAPSHOT_TIMEOUT_MS);
+    const stream = await transport.openStream(effect.from, METHOD_SNAPSHOT, encode({ index: effect.index }), signal);
+    const pairs: StatePut[] = [];
+    let header: { index: number; term: number; membership: { voters: NodeId[]; outgoing: NodeId[] | null } } | undefined;
+    for await (const frame of frames(stream.source)) {
+      const value = decode(frame) as { h?: typeof header; p?: [string, unknown][] };
+      if (value.h) header = value.h;
+      for (const [key, v] of value.p ?? []) pairs.push({ key, value: v });
+    }
+    if (!header || header.index < effect.index) throw new TaskOrgError('refused', 'the snapshot offered is older than the one announced', { retryable: true });
+    const index = logIndex(header.index);
+    await store.installSnapshot({ index, term: header.term, membership: header.membership, pairs: asyncOf(pairs) });
+    log.info({ from: effect.from, index, pairs: pairs.length }, 'snapshot installed');
+    post({ type: 'snapshot-installed', index, term: header.term as never, membership: header.membership, pairs });
+  };
+
+  return {
+    fetchEntries: (from, to, neighbours) => {
+      if (fetchingEntries) return;
+      fetchingEntries = true;
+      void rangeFrom(from, to, neighbours).finally(() => {
+        fetchingEntries = false;
+      });
+    },
+    fetchSnapshot: (effect) => {
+      if (fetchingSnapshot) return;
+      fetchingSnapshot = true;
+      snapshotFrom(effect)
+        .catch((error: unknown) => log.warn({ from: effect.from, error: String(error) }, 'snapshot not fetched; will be offered again'))
+        .finally(() => {
+          fetchingSnapshot = false;
+        });
+    },
+    serveEntries: async (payload) => {
+      const { from, to } = decode(payload) as { from: number; to: number };
+      if (!Number.isSafeInteger(from) || !Number.isSafeInteger(to) || from < 1 || to < from) throw new TaskOrgError('invalid_input', 'a range needs 1 <= from <= to');
+      const commit = peer.consensus().commit;
+      const last = Math.min(to, from + LIMITS.appendEntries, commit + 1) - 1;
+      const all = last >= from ? peer.logEntries(logIndex(from), logIndex(last)) : [];
+      let bytes = 0;
+      const entries = all.filter((e) => (bytes += 64 + (e.payload.kind === 'command' ? e.payload.bytes.length : 0)) <= LIMITS.appendBytes);
+      const prevTerm = peer.termAt(logIndex(from - 1));
+      if (prevTerm === undefined) return encodeGossip({ topic: 'log', message: { prevIndex: logIndex(from - 1), prevTerm: 0 as never, entries: [], commit } });
+      return encodeGossip({ topic: 'log', message: { prevIndex: logIndex(from - 1), prevTerm, entries, commit } });
+    },
+    serveSnapshot: async (stream) => {
+      const view = peer.consensus();
+      const state = peer.state();
+      // The dump is taken in one go, so that it is one index's state; streaming it does not hold the core.
+      const pairs = [...dumpState(state)];
+      const index = state.applied;
+      const term = peer.termAt(index) ?? view.term;
+      await stream.write(frame(encode({ h: { index, term, membership: { voters: [...view.membership.voters], outgoing: view.membership.outgoing ? [...view.membership.outgoing] : null } } })));
+      for (let i = 0; i < pairs.length; i += PAIRS_PER_CHUNK) {
+        await stream.write(frame(encode({ p: pairs.slice(i, i + PAIRS_PER_CHUNK).map((p) => [p.key, p.value]) })));
+      }
+      await stream.end();
+    },
+  };
+}
+
+function frame(body: Uint8Array): Uint8Array {
+  const out = new Uint8Array(4 + body.length);
+  new DataView(out.buffer).setUint32(0, body.length);
+  out.set(body, 4);
+  return out;
+}
+
+async function* frames(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let buffer = new Uint8Array(0);
+  for await (const chunk of source) {
+    const joined = new Uint8Array(buffer.length + chunk.length);
+    joined.set(buffer);
+    joined.set(chunk, buffer.length);
+    buffer = joined;
+    for (;;) {
+      if (buffer.length < 4) break;
+      const length = new DataView(buffer.buffer, buffer.byteOffset).getUint32(0);
+      if (length > MAX_SNAPSHOT_CHUNK) throw new TaskOrgError('too_large', 'a snapshot chunk exceeds its limit');
+      if (buffer.length < 4 + length) break;
+      yield buffer.subarray(4, 4 + length);
+      buffer = buffer.subarray(4 + length);
+    }
+  }
+  if (buffer.length > 0) throw new TaskOrgError('refused', 'the snapshot stream was cut short', { retryable: true });
+}
+
+async function* asyncOf<T>(items: readonly T[]): AsyncGenerator<T> {
+  yield* items;
+}

@@ -1,0 +1,118 @@
+import { Type } from 'typebox';
+import type { FastifyInstance } from 'fastify';
+import { TaskOrgError } from '../../model/errors.ts';
+import type { NodeId } from '../../model/ids.ts';
+import { proposeOrThrow, type ApiContext } from './context.ts';
+import { ClusterView, ErrorView, EventView, listOf, NodeView } from './schemas.ts';
+import { findNode, knowledge, nodeName, oldestFactMs, quorumOf, viewNode } from './views.ts';
+
+const errors = { '4xx': ErrorView, '5xx': ErrorView };
+
+export function clusterRoutes(app: FastifyInstance, ctx: ApiContext): void {
+  const { peer } = ctx.driver;
+
+  app.get('/version', { schema: { response: { 200: Type.Object({ version: Type.String(), node: Type.String(), clusterId: Type.String() }) } } }, () => ({
+    version: ctx.version, node: ctx.self, clusterId: ctx.clusterId,
+  }));
+
+  app.get('/cluster', { schema: { response: { 200: ClusterView, ...errors } } }, async () => {
+    const state = peer.state();
+    const views = await ctx.viewsOfPeers();
+    const view = peer.consensus();
+    const leader = peer.leader();
+    const seenBy = (id: NodeId): string[] => [...views].filter(([from, seen]) => from !== id && seen[id] === 'alive').map(([from]) => nodeName(peer, from));
+    return {
+      clusterId: ctx.clusterId,
+      name: state.cluster?.name ?? '',
+      epoch: state.cluster?.epoch ?? 0,
+      self: ctx.self,
+      master: leader,
+      masterName: leader === null ? null : nodeName(peer, leader),
+      term: view.term,
+      quorum: quorumOf(peer),
+      voters: view.membership.voters.map((v) => nodeName(peer, v)),
+      commit: view.commit,
+      applied: state.applied,
+      peers: [...state.peers.keys()].map((id) => ({ id, name: nodeName(peer, id), status: viewNode(peer, id, ctx.clock.mono()).status, seenBy: seenBy(id) })),
+      pendingSubmissions: peer.pending().size,
+      oldestFactMs: oldestFactMs(peer, ctx.clock.mono()),
+    };
+  });
+
+  app.get('/nodes', { schema: { response: { 200: listOf(NodeView), ...errors } } }, () => ({
+    items: [...peer.state().peers.keys()].map((id) => viewNode(peer, id, ctx.clock.mono())).sort((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true })),
+    seenBy: knowledge(peer),
+    oldestFactMs: oldestFactMs(peer, ctx.clock.mono()),
+  }));
+
+  app.get<{ Params: { node: string } }>('/nodes/:node', { schema: { response: { 200: NodeView, ...errors } } }, (request) =>
+    viewNode(peer, findNode(peer, request.params.node), ctx.clock.mono()));
+
+  for (const [verb, availability] of [['drain', 'drain'], ['undrain', 'active']] as const) {
+    app.post<{ Params: { node: string } }>(`/nodes/:node/${verb}`, { schema: { response: errors } }, async (request) => {
+      const nodeId = findNode(peer, request.params.node);
+      return proposeOrThrow(ctx, verb, { type: 'peer.update', nodeId, patch: { availability } });
+    });
+  }
+
+  app.delete<{ Params: { node: string }; Querystring: { force?: boolean } }>(
+    '/nodes/:node',
+    { schema: { querystring: Type.Object({ force: Type.Optional(Type.Boolean()) }), response: errors } },
+    async (request) => {
+      const nodeId = findNode(peer, request.params.node);
+      const status = viewNode(peer, nodeId, ctx.clock.mono()).status;
+      const name = nodeName(peer, nodeId);
+      if (status === 'alive' && request.query.force !== true) {
+        throw new TaskOrgError('refused', `${name} is alive`, { hint: `task-org node drain ${name} first, or task-org node rm --force ${name}` });
+      }
+      if (nodeId === ctx.self) throw new TaskOrgError('refused', 'a peer cannot remove itself', { hint: 'run task-org node rm on another peer' });
+      const done = await proposeOrThrow(ctx, 'node rm', { type: 'peer.remove', nodeId });
+      await ctx.rotateSecret();
+      return done;
+    },
+  );
+
+  app.post<{ Body: { expiresMs?: number; uses?: number } }>(
+    '/tokens',
+    {
+      schema: {
+        body: Type.Object({ expiresMs: Type.Optional(Type.Integer({ minimum: 1000, maximum: 30 * 86_400_000 })), uses: Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000 })) }, { additionalProperties: false }),
+        response: { 200: Type.Object({ token: Type.String(), expiresAt: Type.Number(), uses: Type.Number() }), ...errors },
+      },
+    },
+    async (request) => {
+      const expiresMs = request.body.expiresMs ?? 3_600_000;
+      const uses = request.body.uses ?? 1;
+      const token = await ctx.makeToken({ expiresMs, uses });
+      return { token, expiresAt: ctx.clock.wall() + expiresMs, uses };
+    },
+  );
+
+  app.get<{ Querystring: { since?: number; follow?: boolean } }>(
+    '/events',
+    { schema: { querystring: Type.Object({ since: Type.Optional(Type.Number({ description: 'epoch ms' })), follow: Type.Optional(Type.Boolean()) }) } },
+    async (request, reply) => {
+      const since = request.query.since ?? 0;
+      const kept = peer.state().events.filter((e) => e.at >= since).map((e): EventView => ({ ...e }));
+      if (request.query.follow !== true) return { items: kept, seenBy: knowledge(peer), oldestFactMs: oldestFactMs(peer, ctx.clock.mono()) };
+      reply.hijack();
+      const raw = reply.raw;
+      raw.writeHead(200, { 'content-type': 'application/x-ndjson' });
+      for (const e of kept) raw.write(`${JSON.stringify(e)}\n`);
+      const line = (e: EventView): void => {
+        // A reader that does not keep up is cut off rather than buffered for without bound.
+        if (raw.writableLength > 1024 * 1024) raw.destroy();
+        else raw.write(`${JSON.stringify(e)}\n`);
+      };
+      const stop = ctx.notices.subscribe((notice) => {
+        if (notice.type === 'cluster-event') line({ ...notice.event });
+        else if (notice.type === 'member') line({ index: 0, at: notice.at, type: `node.${notice.change.to}`, subject: nodeName(peer, notice.change.id), message: `seen here: ${notice.change.from} -> ${notice.change.to}${notice.change.evidence.length ? ` (${notice.change.evidence.join('; ')})` : ''}` });
+        else if (notice.type === 'role') line({ index: 0, at: ctx.clock.wall(), type: 'role', subject: nodeName(peer, ctx.self), message: `term ${notice.term}: this peer is ${notice.role}; master ${notice.leader === null ? 'unknown' : nodeName(peer, notice.leader)}` });
+      });
+      raw.on('close', stop);
+      return reply;
+    },
+  );
+
+  app.get('/config', { schema: { response: { 200: Type.Object({ items: Type.Array(Type.Object({ key: Type.String(), value: Type.String(), origin: Type.String() })) }) } } }, () => ({ items: [...ctx.configShown()] }));
+}

@@ -1,0 +1,111 @@
+import { type Static, Type } from 'typebox';
+
+// The API's words: stable field names, one schema for validation, the OpenAPI document and the client's types.
+
+const Nullable = <T extends Parameters<typeof Type.Union>[0][number]>(t: T) => Type.Union([t, Type.Null()]);
+
+export const NodeView = Type.Object({
+  id: Type.String(),
+  name: Type.String(),
+  status: Type.String({ description: 'alive | suspect | agent-down | dead | left | unknown' }),
+  role: Type.String({ description: 'master | voter | learner | witness' }),
+  availability: Type.String({ description: 'active | drain' }),
+  address: Type.String(),
+  version: Type.String(),
+  cpus: Type.Number(),
+  memoryBytes: Type.Number(),
+  labels: Type.Record(Type.String(), Type.String()),
+  os: Type.String(),
+  arch: Type.String(),
+  runtimes: Type.Array(Type.String()),
+  problems: Type.Array(Type.String()),
+  copies: Type.Number({ description: 'running copies' }),
+  priority: Type.Number(),
+  incarnation: Type.Number(),
+  factAgeMs: Nullable(Type.Number({ description: 'age of the newest fact heard of it; null = never heard' })),
+  load: Nullable(Type.Unknown()),
+  resources: Nullable(Type.Unknown()),
+});
+export type NodeView = Static<typeof NodeView>;
+
+export const SlotView = Type.Object({
+  slot: Type.Number(),
+  node: Nullable(Type.String()),
+  nodeId: Nullable(Type.String()),
+  state: Type.String(),
+  generation: Type.String(),
+  startedAt: Nullable(Type.Number({ description: 'epoch ms' })),
+  health: Type.String(),
+  exitCode: Nullable(Type.Number()),
+  restarts: Type.Number(),
+  error: Type.String(),
+  handle: Type.String(),
+  ports: Type.Array(Type.Object({ container: Type.Number(), host: Type.Number(), protocol: Type.String() })),
+});
+export type SlotView = Static<typeof SlotView>;
+
+export const TaskView = Type.Object({
+  id: Type.String(),
+  name: Type.String(),
+  image: Type.String(),
+  command: Type.Array(Type.String()),
+  runtime: Type.String(),
+  node: Type.String({ description: 'node of slot 0, or of all slots, comma-separated' }),
+  state: Type.String({ description: 'pending | starting | running | degraded | stopped | finished | failed' }),
+  generation: Type.String(),
+  desired: Type.String(),
+  error: Type.String(),
+  startedAt: Nullable(Type.Number()),
+  acceptedAt: Type.Number(),
+  specVersion: Type.Number(),
+  onPartition: Type.String(),
+  labels: Type.Record(Type.String(), Type.String()),
+  slots: Type.Array(SlotView),
+});
+export type TaskView = Static<typeof TaskView>;
+
+/** What an answer cannot know is said with it: how many peers' facts it rests on, and the age of the oldest. */
+export const Knowledge = Type.Object({ peers: Type.Number(), of: Type.Number(), appliedIndex: Type.Number(), hasQuorum: Type.Boolean() });
+export const listOf = <T extends Parameters<typeof Type.Array>[0]>(item: T) =>
+  Type.Object({ items: Type.Array(item), seenBy: Knowledge, oldestFactMs: Type.Number() });
+
+export const ClusterView = Type.Object({
+  clusterId: Type.String(),
+  name: Type.String(),
+  epoch: Type.Number(),
+  self: Type.String(),
+  master: Nullable(Type.String()),
+  masterName: Nullable(Type.String()),
+  term: Type.Number(),
+  quorum: Type.Object({ needed: Type.Number(), alive: Type.Number(), ok: Type.Boolean() }),
+  voters: Type.Array(Type.String()),
+  commit: Type.Number(),
+  applied: Type.Number(),
+  peers: Type.Array(Type.Object({ id: Type.String(), name: Type.String(), status: Type.String(), seenBy: Type.Array(Type.String()) })),
+  pendingSubmissions: Type.Number(),
+  oldestFactMs: Type.Number(),
+});
+export type ClusterView = Static<typeof ClusterView>;
+
+export const DecisionView = Type.Object({
+  at: Type.Number(), index: Type.Number(), slot: Type.Number(), by: Type.String(), what: Type.String(),
+  generation: Nullable(Type.String()), node: Nullable(Type.String()), reason: Type.String(), evidence: Type.Array(Type.String()),
+});
+export type DecisionView = Static<typeof DecisionView>;
+
+export const EventView = Type.Object({ index: Type.Number(), at: Type.Number(), type: Type.String(), subject: Type.String(), message: Type.String() });
+export type EventView = Static<typeof EventView>;
+
+export const SubmitView = Type.Object({ id: Type.String(), name: Type.String(), status: Type.String({ description: 'accepted | published' }), index: Type.Number() });
+export type SubmitView = Static<typeof SubmitView>;
+
+export const StatsView = Type.Object({
+  task: Type.String(), slot: Type.Number(), node: Type.String(), cpuCores: Type.Number(), memoryBytes: Type.Number(), memoryLimitBytes: Nullable(Type.Number()),
+  networkRxBytes: Type.Number(), networkTxBytes: Type.Number(), diskReadBytes: Type.Number(), diskWriteBytes: Type.Number(), pids: Type.Number(),
+});
+export type StatsView = Static<typeof StatsView>;
+
+export const ErrorView = Type.Object({
+  error: Type.Object({ code: Type.String(), message: Type.String(), hint: Type.Optional(Type.String()), details: Type.Array(Type.Object({ path: Type.String(), message: Type.String() })) }),
+});
+export type ErrorView = Static<typeof ErrorView>;

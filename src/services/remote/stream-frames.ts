@@ -1,0 +1,46 @@
+import { TaskOrgError } from '../../model/errors.ts';
+
+// Frames of logs and exec streams, the same between peers and between client and peer:
+// one byte of kind, four bytes of length (big endian), the body.
+
+export const FRAME = { stdin: 0, stdout: 1, stderr: 2, exit: 3, resize: 4, endOfInput: 5, error: 6 } as const;
+export type FrameKind = (typeof FRAME)[keyof typeof FRAME];
+
+/** Largest body of one frame, bytes. */
+export const MAX_FRAME_BODY = 1024 * 1024;
+const HEADER = 5;
+
+export interface StreamFrame {
+  readonly kind: FrameKind;
+  readonly body: Uint8Array;
+}
+
+export function encodeFrame(kind: FrameKind, body: Uint8Array | string = new Uint8Array(0)): Uint8Array {
+  const bytes = typeof body === 'string' ? new TextEncoder().encode(body) : body;
+  const out = new Uint8Array(HEADER + bytes.length);
+  out[0] = kind;
+  new DataView(out.buffer).setUint32(1, bytes.length);
+  out.set(bytes, HEADER);
+  return out;
+}
+
+/** Splits a byte stream into frames. Throws too_large or refused (cut short, unknown kind). */
+export async function* decodeFrames(source: AsyncIterable<Uint8Array>): AsyncGenerator<StreamFrame> {
+  let buffer = new Uint8Array(0);
+  for await (const chunk of source) {
+    const joined = new Uint8Array(buffer.length + chunk.length);
+    joined.set(buffer);
+    joined.set(chunk, buffer.length);
+    buffer = joined;
+    while (buffer.length >= HEADER) {
+      const length = new DataView(buffer.buffer, buffer.byteOffset).getUint32(1);
+      if (length > MAX_FRAME_BODY) throw new TaskOrgError('too_large', 'a stream frame exceeds its limit');
+      if (buffer.length < HEADER + length) break;
+      const kind = buffer[0] as number;
+      if (kind > FRAME.error) throw new TaskOrgError('refused', `unknown stream frame ${kind}`);
+      yield { kind: kind as FrameKind, body: buffer.slice(HEADER, HEADER + length) };
+      buffer = buffer.subarray(HEADER + length);
+    }
+  }
+  if (buffer.length > 0) throw new TaskOrgError('refused', 'the stream was cut short', { retryable: true });
+}
