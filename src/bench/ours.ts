@@ -5,7 +5,7 @@ import { EngineApi } from '../scenario/hosts/engine-api.ts';
 import type { HostLab } from '../scenario/hosts/types.ts';
 import type { PeerEvent } from '../scenario/peer-client.ts';
 import { until } from '../scenario/until.ts';
-import { CONTAINER_LABEL, witnessDocument } from '../scenario/witness.ts';
+import { copyOfContainer, witnessDocument } from '../scenario/witness.ts';
 import { type StartWatch, watchStarts } from './start-watch.ts';
 
 const TIMEOUT_MS = 120_000;
@@ -140,7 +140,7 @@ export class OurCluster {
     return watchStarts({
       what: `task-org: ${task}`,
       engines,
-      matches: (labels) => labels[CONTAINER_LABEL.task] === task,
+      matches: (labels) => copyOfContainer(labels)?.taskId === task,
       count,
       timeoutMs: TIMEOUT_MS,
     });

@@ -96,8 +96,8 @@ export function createCatchUp(deps: {
       const { from, to } = decode(payload) as { from: number; to: number };
       if (!Number.isSafeInteger(from) || !Number.isSafeInteger(to) || from < 1 || to < from) throw new TaskOrgError('invalid_input', 'a range needs 1 <= from <= to');
       const commit = peer.consensus().commit;
-      const last = Math.min(to, from + LIMITS.appendEntries, commit + 1) - 1;
-      const all = last >= from ? peer.logEntries(logIndex(from), logIndex(last)) : [];
+      const end = Math.min(to, from + LIMITS.appendEntries, commit + 1);
+      const all = end > from ? peer.logEntries(logIndex(from), logIndex(end)) : [];
       let bytes = 0;
       const entries = all.filter((e) => (bytes += 64 + (e.payload.kind === 'command' ? e.payload.bytes.length : 0)) <= LIMITS.appendBytes);
       const prevTerm = peer.termAt(logIndex(from - 1));

@@ -11,7 +11,7 @@ export interface PeerStart {
   /** Undefined: the first peer, or one that has joined before. */
   readonly token?: string;
   readonly witness?: boolean;
-  /** Several peers on one machine: any free port instead of the usual one. */
+  /** Several peers on one machine: any free port of the loopback interface instead of the usual one. */
   readonly sharedMachine?: boolean;
   readonly labels?: Readonly<Record<string, string>>;
 }
@@ -34,7 +34,7 @@ export function peerCommand(start: PeerStart): string[] {
     peerProgram(),
     ...['--data-dir', start.dataDir, '--name', start.name],
     ...(start.token === undefined ? [] : ['--join', start.token]),
-    ...(start.sharedMachine ? ['--port', '0'] : []),
+    ...(start.sharedMachine ? ['--listen', '/ip4/127.0.0.1/tcp/0', '--no-mdns'] : []),
     ...(start.witness ? ['--witness'] : []),
     ...labels,
   ];

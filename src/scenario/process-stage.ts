@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { TaskOrgError } from '../model/errors.ts';
 import { nodeName } from './fleet.ts';
@@ -31,6 +32,7 @@ class ProcessBackend implements LiveBackend {
   ]);
   readonly #options: StageOptions;
   readonly #children = new Map<number, ChildProcess>();
+  readonly #ports = new Map<number, number>();
   #dir = '';
 
   constructor(options: StageOptions) {
@@ -67,7 +69,7 @@ class ProcessBackend implements LiveBackend {
       dataDir,
       name: nodeName(node),
       witness,
-      sharedMachine: true,
+      localPort: await this.#port(node),
       ...(token === undefined ? {} : { token }),
     };
     const [program = '', ...args] = peerCommand(start);
@@ -113,4 +115,22 @@ class ProcessBackend implements LiveBackend {
     for (const [node, child] of this.#children) await killPeer(child.pid, this.dataDir(node));
     if (this.#dir !== '' && !this.#options.keep) rmSync(this.#dir, { recursive: true, force: true });
   }
+
+  /** One port for the peer's whole life: after all have been down, they find each other where they were. */
+  async #port(node: number): Promise<number> {
+    const port = this.#ports.get(node) ?? (await freePort());
+    this.#ports.set(node, port);
+    return port;
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', resolve);
+  });
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
 }

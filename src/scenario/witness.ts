@@ -1,5 +1,7 @@
 import { existsSync, type FSWatcher, readdirSync, watch } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, join, sep } from 'node:path';
+import { type CopyName, parseCopyId } from '../core/reconcile/copy-id.ts';
+import { formatGeneration } from '../model/generation.ts';
 import { followFile } from './follow-file.ts';
 import { EngineApi, type EngineEvent } from './hosts/engine-api.ts';
 import { BUSYBOX_IMAGE } from './hosts/image.ts';
@@ -11,12 +13,15 @@ import type { TaskDocument } from './types.ts';
 const BEAT_SECONDS = 0.1;
 /** What the process runtime tells a copy about itself. */
 const ENV = { generation: 'TASKORG_GENERATION', slot: 'TASKORG_SLOT' } as const;
-/** Labels of every container the docker runtime makes. */
-export const CONTAINER_LABEL = {
-  task: 'taskorg.name',
-  slot: 'taskorg.slot',
-  generation: 'taskorg.generation',
-} as const;
+
+/** Which copy a container is: one of its labels holds the copy's whole name. Scenario tasks have their name for an id. */
+export function copyOfContainer(labels: Readonly<Record<string, string>>): CopyName | undefined {
+  for (const value of Object.values(labels)) {
+    const copy = parseCopyId(value);
+    if (copy) return copy;
+  }
+  return undefined;
+}
 const FILE = /^witness-(.+)\.log$/;
 
 /**
@@ -67,6 +72,10 @@ export class FileWitness {
   #followFile(node: number, path: string): void {
     if (this.#files.has(path) || !existsSync(path)) return;
     const task = FILE.exec(basename(path))?.[1] ?? '';
+    const place = path
+      .split(sep)
+      .map(parseCopyId)
+      .find((copy) => copy !== undefined);
     this.#files.set(path, () => {}); // taken, before the lines already there are read
     this.#files.set(
       path,
@@ -76,7 +85,13 @@ export class FileWitness {
         // a rebooted host deals out the same pids again, so the generation belongs to the copy's name
         const [, at, generation = '', pid, slot] = match;
         this.#book.seen(
-          { task, slot: Number(slot || 0), generation, node, copy: `pid:${pid} of ${generation}` },
+          {
+            task,
+            slot: slot ? Number(slot) : (place?.slot ?? 0),
+            generation,
+            node,
+            copy: `pid:${pid} of ${generation}`,
+          },
           Number(at),
         );
         this.#onChange();
@@ -151,12 +166,12 @@ export class EngineWitness {
   }
 
   #identity(container: string, labels: Readonly<Record<string, string>>): RunIdentity | undefined {
-    const task = labels[CONTAINER_LABEL.task];
-    if (task === undefined) return undefined;
+    const copy = copyOfContainer(labels);
+    if (!copy) return undefined;
     return {
-      task,
-      slot: Number(labels[CONTAINER_LABEL.slot] ?? 0),
-      generation: labels[CONTAINER_LABEL.generation] ?? '',
+      task: copy.taskId,
+      slot: copy.slot,
+      generation: formatGeneration(copy.generation),
       node: this.#node,
       copy: container,
     };

@@ -3,6 +3,7 @@ import type { PeerConfig, PeerEffect, PeerEvent } from '../core/peer/types.ts';
 import { formatCopyId } from '../core/reconcile/copy-id.ts';
 import type { DesiredCopy, ObservedCopy } from '../core/reconcile/types.ts';
 import { dumpState } from '../core/state/state.ts';
+import type { StatePut } from '../core/state/types.ts';
 import { formatGeneration } from '../model/generation.ts';
 import { incarnation, logIndex, monoMs, wallMs, type MonoMs, type NodeId } from '../model/ids.ts';
 import type { LeaseKey } from '../core/lease/types.ts';
@@ -289,13 +290,13 @@ export class Machine {
     const commit = peer.consensus().commit;
     const prevTerm = peer.termAt(logIndex(from - 1));
     if (prevTerm === undefined) return undefined;
-    const entries = peer.logEntries(logIndex(from), logIndex(Math.min(to - 1, from + 255, commit)));
+    const entries = peer.logEntries(logIndex(from), logIndex(Math.min(to, from + 256, commit + 1)));
     return { prevIndex: logIndex(from - 1), prevTerm, entries, commit };
   }
 
-  snapshot(): { index: number; pairs: ReturnType<typeof dumpState> extends Iterable<infer P> ? P[] : never } | undefined {
+  snapshot(): { readonly index: number; readonly pairs: StatePut[] } | undefined {
     if (!this.peer) return undefined;
-    return { index: this.peer.state().applied, pairs: [...dumpState(this.peer.state())] as never };
+    return { index: this.peer.state().applied, pairs: [...dumpState(this.peer.state())] };
   }
 }
 

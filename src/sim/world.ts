@@ -84,7 +84,7 @@ export class World {
     return createRng(`${this.seed}/${name}`);
   }
   wallNow(): number {
-    return 1_700_000_000_000 + this.now;
+    return 1_700_000_000_000 + Math.floor(this.now);
   }
   at(at: number, run: () => void): void {
     this.#heap.push(at, run);
@@ -340,7 +340,7 @@ export class World {
     const from = this.#appliedUpTo.get(machine.id) ?? 0;
     const to = peer.state().applied;
     if (to > from) {
-      for (const entry of peer.logEntries((from + 1) as never, to)) this.#appliedEntry(machine, entry);
+      for (const entry of peer.logEntries((from + 1) as never, (to + 1) as never)) this.#appliedEntry(machine, entry);
       this.#appliedUpTo.set(machine.id, to);
     } else if (to < from) this.#appliedUpTo.set(machine.id, to);
     if (peer.pending().size > 10_000) throw new InvariantBroken('bounded queues', `${machine.id} holds ${peer.pending().size} submissions`);

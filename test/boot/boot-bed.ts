@@ -63,9 +63,25 @@ export class BootBed {
   }
 
   /** A boot over the fake agent. `lines`: what it logs. */
-  boot(agentArgs: readonly string[] = []): { process: ChildProcess; pid: number; lines: Events; exit: Promise<number | null>; text: () => string } {
-    const args = [path('../../src/boot.ts'), '--data-dir', this.dataDir, '--agent', path('../fixtures/fake-agent.ts'), '--probe-host', '127.0.0.1'];
-    const child = spawn(process.execPath, [...args, '--', join(this.dataDir, 'agent.sock'), ...agentArgs], { stdio: ['ignore', 'inherit', 'pipe'] });
+  boot(agentArgs: readonly string[] = []): {
+    process: ChildProcess;
+    pid: number;
+    lines: Events;
+    exit: Promise<number | null>;
+    text: () => string;
+  } {
+    const args = [
+      path('../../src/boot.ts'),
+      '--data-dir',
+      this.dataDir,
+      '--agent',
+      path('../fixtures/fake-agent.ts'),
+      '--probe-host',
+      '127.0.0.1',
+    ];
+    const child = spawn(process.execPath, [...args, '--', join(this.dataDir, 'agent.sock'), ...agentArgs], {
+      stdio: ['ignore', 'inherit', 'pipe'],
+    });
     this.#children.push(child);
     const lines = new Events();
     let text = '';
@@ -97,7 +113,8 @@ export class BootBed {
 
   /** Resolves when a process that is not our child has ended. */
   async gone(pid: number): Promise<void> {
-    while (!['Z', 'X', undefined].includes(readProcStat(pid)?.state)) await new Promise((resolve) => setTimeout(resolve, 10));
+    while (!['Z', 'X', undefined].includes(readProcStat(pid)?.state))
+      await new Promise((resolve) => setTimeout(resolve, 10));
   }
 
   async dispose(): Promise<void> {

@@ -72,12 +72,28 @@ describe('boot and its agent', () => {
   it('outlives what it does not understand', async () => {
     const boot = bed.boot();
     await bed.event('hello');
-    for (const message of [null, 7, { type: 'x' }, { type: 'register', seq: 'a' }, { type: 'deadline', deadlines: [['a']] }]) {
+    for (const message of [
+      null,
+      7,
+      { type: 'x' },
+      { type: 'register', seq: 'a' },
+      { type: 'deadline', deadlines: [['a']] },
+    ]) {
       bed.tell({ do: 'garbage', message });
       await boot.lines.next((l) => String(l.msg).includes('not understood'));
     }
     const path = '/sys/fs/cgroup/x\n1 p 1 1';
-    bed.tell({ do: 'garbage', message: { type: 'register', seq: 1, copyId: 'c', exclusive: true, deadlineMs: null, targets: [{ type: 'cgroup', paths: [path] }] } });
+    bed.tell({
+      do: 'garbage',
+      message: {
+        type: 'register',
+        seq: 1,
+        copyId: 'c',
+        exclusive: true,
+        deadlineMs: null,
+        targets: [{ type: 'cgroup', paths: [path] }],
+      },
+    });
     await boot.lines.next((l) => String(l.msg).includes('not understood'));
   });
 
@@ -86,7 +102,9 @@ describe('boot and its agent', () => {
     await bed.event('hello');
     const second = bed.boot();
     expect(await second.exit).toBe(78);
-    expect(second.text()).toContain(`data_dir_locked: the data directory ${bed.dataDir} is in use by the peer with process id ${first.pid}`);
+    expect(second.text()).toContain(
+      `data_dir_locked: the data directory ${bed.dataDir} is in use by the peer with process id ${first.pid}`,
+    );
   });
 
   it('refuses a data directory that is none', async () => {
@@ -243,8 +261,24 @@ describe('the guard', () => {
 
 describe('arguments of boot', () => {
   it('splits its own from the agent’s', () => {
-    const options = parseBootArguments(['--data-dir', '/d', '--agent=/a.js', '--agent-node-arg', '--x', '--probe-port=7', '--', '--data-dir', '/e']);
-    expect(options).toMatchObject({ dataDir: '/d', agentPath: '/a.js', agentNodeArgs: ['--x'], probePort: 7, agentArgs: ['--data-dir', '/e'] });
+    const options = parseBootArguments([
+      '--data-dir',
+      '/d',
+      '--agent=/a.js',
+      '--agent-node-arg',
+      '--x',
+      '--probe-port=7',
+      '--',
+      '--data-dir',
+      '/e',
+    ]);
+    expect(options).toMatchObject({
+      dataDir: '/d',
+      agentPath: '/a.js',
+      agentNodeArgs: ['--x'],
+      probePort: 7,
+      agentArgs: ['--data-dir', '/e'],
+    });
   });
   it('says what is wrong', () => {
     expect(() => parseBootArguments([])).toThrow('--data-dir is missing');

@@ -8,7 +8,7 @@ import { BUSYBOX_IMAGE, busyboxImage } from '../../src/scenario/hosts/image.ts';
 import { findTool, whyNoHostLab } from '../../src/scenario/hosts/requirements.ts';
 import { RunBook } from '../../src/scenario/run-book.ts';
 import type { CopyRun } from '../../src/scenario/types.ts';
-import { CONTAINER_LABEL, EngineWitness } from '../../src/scenario/witness.ts';
+import { EngineWitness } from '../../src/scenario/witness.ts';
 
 const possible = whyNoHostLab(true) === undefined && findTool('busybox') !== undefined;
 
@@ -39,11 +39,7 @@ describe.runIf(possible)('a host with its own engine', () => {
   });
 
   const start = async (task: string, generation: string): Promise<string> => {
-    const Labels = {
-      [CONTAINER_LABEL.task]: task,
-      [CONTAINER_LABEL.slot]: '0',
-      [CONTAINER_LABEL.generation]: generation,
-    };
+    const Labels = { 'any.label': 'other', 'task-org.copy': `${task}.0.${generation}.1` };
     const { Id } = (await engine.call('POST', '/containers/create', {
       Image: BUSYBOX_IMAGE,
       Cmd: ['sleep', '1000000'],

@@ -10,6 +10,7 @@ export interface SubmissionDesk {
   retry(): void;
   evaluate(ctx: MasterContext, now: number): Command[];
   unfinished(): boolean;
+  nextWake(): number | undefined;
   clear(): void;
 }
 
@@ -58,6 +59,7 @@ export function createSubmissionDesk(config: MasterConfig, self: NodeId): Submis
       return commands;
     },
     unfinished: () => more,
+    nextWake: () => inFlight.values().next().value,
     clear: () => {
       inFlight.clear();
       dirty = true;

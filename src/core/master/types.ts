@@ -4,6 +4,7 @@ import type { NodeId, TaskId, WallMs } from '../../model/ids.ts';
 import type { Submission } from '../../model/records.ts';
 import type { ConsensusView } from '../consensus/types.ts';
 import type { LeaseGranter } from '../lease/granter.ts';
+import type { SlotKey } from '../lease/types.ts';
 import type { MemberView } from '../membership/types.ts';
 import type { Rejection } from '../scheduling/types.ts';
 import type { ClusterState } from '../state/types.ts';
@@ -37,6 +38,8 @@ export interface MasterMark {
   readonly nodes?: Iterable<NodeId>;
   /** Facts of these changed. */
   readonly facts?: Iterable<NodeId>;
+  /** slot.assign and slot.close that were applied and refused by the records' rules: decided again at once. */
+  readonly refused?: Iterable<SlotKey>;
   readonly submissions?: boolean;
   readonly all?: boolean;
 }

@@ -84,7 +84,8 @@ export function peerRemove(c: Change, { nodeId }: Of<'peer.remove'>): ApplyResul
     if (list === undefined) slots.set(ref.taskId, [ref.slot]);
     else list.push(ref.slot);
   }
-  for (const [id, numbers] of slots) {
+  // By id: the order in which an index was filled differs between peers, and results must not.
+  for (const [id, numbers] of [...slots].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const before = c.state.tasks.get(id) as TaskRecord;
     let after = before;
     const drafts: DecisionDraft[] = [];
@@ -103,7 +104,8 @@ export function peerRemove(c: Change, { nodeId }: Of<'peer.remove'>): ApplyResul
 
 export function invitationAdd(c: Change, { invitation }: Of<'invitation.add'>): ApplyResult {
   if (c.state.invitations.has(invitation.id)) return refused('already_exists', 'an invitation with this id exists');
-  for (const old of c.state.invitations.values()) if (old.expiresAt <= c.at || old.usesLeft <= 0) deleteInvitation(c, old.id);
+  const spent = [...c.state.invitations.values()].filter((i) => i.expiresAt <= c.at || i.usesLeft <= 0);
+  for (const id of spent.map((i) => i.id).sort()) deleteInvitation(c, id);
   if (c.state.invitations.size >= LIMITS.invitations) return refused('limit', `${LIMITS.invitations} invitations stand already; take some back`);
   putInvitation(c, invitation);
   addEvent(c, 'invitation.added', invitation.id, `invitation for ${invitation.usesLeft} peer${invitation.usesLeft === 1 ? '' : 's'}`);

@@ -119,8 +119,9 @@ describe('leadership transfer (thesis 3.10)', () => {
     expect(rig.sent('timeout-now')).toEqual([]);
     rig.propose(2);
     expect(rig.get('proposal')).toMatchObject([{ result: { reason: 'changing' } }]);
-    rig.flush();
     rig.ack('B', 2);
+    expect(rig.sent('timeout-now')).toEqual([]);
+    rig.flush();
     expect(rig.sent('timeout-now')).toMatchObject([{ to: 'B', message: { term: 1 } }]);
   });
 
@@ -217,6 +218,18 @@ describe('ReadIndex (thesis 6.4)', () => {
     expect(rig.get('read-ready')).toEqual([]);
     rig.ack('C', 1);
     expect(rig.get('read-ready').map((r) => r.id)).toEqual([2, 3, 4, 5, 6, 7, 8]);
+  });
+
+  test('a peer that may not vote confirms nothing: another leader could be elected without it', () => {
+    const rig = new Rig().lead();
+    rig.ack('B', 1);
+    rig.wake();
+    rig.ack('C', 0, { ok: false, mayVote: false });
+    rig.do({ type: 'read-index', id: 1 });
+    rig.ack('C', 0, { ok: false, mayVote: false });
+    expect(rig.get('read-ready')).toEqual([]);
+    rig.ack('B', 1);
+    expect(rig.get('read-ready')).toMatchObject([{ id: 1, ok: true }]);
   });
 
   test('a deposed leader that does not know it answers nothing', () => {

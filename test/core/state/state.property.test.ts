@@ -34,6 +34,8 @@ const draft: fc.Arbitrary<Draft | 'assign-next'> = fc.oneof(
   { weight: 1, arbitrary: id.map((t): Draft => ({ type: 'task.refuse', id: taskId(t), reason: 'no', expiresAt: wallMs(START + HOUR) })) },
   { weight: 1, arbitrary: fc.constantFrom('', 'v').map((value): Draft => ({ type: 'setting.set', key: 'a/b', value })) },
 );
+/** Shrinking a failure stops after a while: a long counterexample is better than none. */
+const BUDGET = { numRuns: 150, interruptAfterTimeLimit: 20_000 };
 const steps = fc.array(fc.tuple(draft, fc.integer({ min: 0, max: 2 * HOUR })), { maxLength: 120, size: 'max' });
 
 /** The command of a step in this state; assign-next is the one a master would propose. */
@@ -99,7 +101,7 @@ it('what is written is what is held; restored peers are like the others', () => 
       expect(stateDigest(restored)).toBe(stateDigest(state));
       if (other) expect(stateDigest(other)).toBe(stateDigest(state));
     }),
-    { numRuns: 120 },
+    BUDGET,
   );
 });
 
@@ -131,6 +133,6 @@ it('generations strictly rise, slots are open once, indexes equal a scan, remove
         expect(new Set([...state.peers.values()].map((p) => p.name)).size).toBe(state.peers.size);
       }
     }),
-    { numRuns: 120 },
+    BUDGET,
   );
 });

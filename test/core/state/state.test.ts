@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { applyEntry, createState, nextGeneration, restoreState, stateDigest, dumpState } from '../../../src/core/state/state.ts';
+import { apply, applyEntry, createState, nextGeneration, restoreState, stateDigest, dumpState } from '../../../src/core/state/state.ts';
 import type { Applied } from '../../../src/core/state/types.ts';
 import { encodeCommand } from '../../../src/model/command-codec.ts';
 import type { Command } from '../../../src/model/commands.ts';
@@ -201,6 +201,16 @@ describe('peers and invitations', () => {
     expect(s.task('t1').slots[0]?.state).toMatchObject({ kind: 'closed', node: 'n2', reason: 'n2 was removed from the cluster' });
     expect(s.state.closedSlots.size).toBe(1);
     expect(code(s.run({ type: 'peer.remove', nodeId: nodeId('n1') }))).toBe('refused');
+  });
+});
+
+describe('determinism', () => {
+  it('a restored peer gives the same changes in the same order', () => {
+    const s = story(init, admit('n2'), submit('t9'), submit('t1'), submit('t5'), assign('t9', 0, 1, 'n2'), assign('t1', 0, 1, 'n2'), assign('t5', 0, 1, 'n2'));
+    const restored = restoreState(structuredClone([...dumpState(s.state)]), s.state.applied);
+    const draft: Draft = { type: 'peer.remove', nodeId: nodeId('n2') };
+    const command = { ...draft, by: nodeId('n1'), at: wallMs(START) } as Command;
+    expect(apply(restored, logIndex(s.index() + 1), command)).toEqual(s.run(draft));
   });
 });
 
