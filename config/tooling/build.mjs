@@ -10,6 +10,7 @@ const entries = {
   boot: 'src/boot.ts',
   demo: 'src/cli/demo.ts',
   bench: 'src/cli/bench.ts',
+  simulate: 'src/cli/simulate.ts',
 };
 const present = {};
 for (const [name, path] of Object.entries(entries)) {

@@ -10,7 +10,7 @@ const CONTAINERS = 200;
 const CONCURRENCY = 4;
 const METRIC = `${CONTAINERS} containers, containers per second`;
 
-/** Many containers ordered at once, against the engines driven directly, which is the most there is to get. */
+/** Many containers ordered at once, against the engines driven directly, with as many in the making at once. */
 export async function benchDeploy(context: BenchContext): Promise<BenchReport> {
   const hosts = context.hosts ?? HOSTS;
   const series: Series[] = [];

@@ -16,7 +16,7 @@ import { killNamed, nameProcess, readProcessFile, writeProcessFile } from './pro
 const GUARD_DELAY = 0.4;
 const RESTART_DELAY_MS = 1000;
 
-const SCRIPT = `#!/bin/sh
+export const GUARD_SCRIPT = `#!/bin/sh
 # Kills exclusive copies of task-org at their deadline when their supervisor cannot. usage: guard.sh FILE BOOTPID BOOTTICKS
 file=$1 boot=$2 ticks=$3
 trap '' HUP INT TERM QUIT PIPE
@@ -141,7 +141,7 @@ export class Guard {
     if (this.#child === undefined) killNamed(readProcessFile(pidFile));
     const script = join(this.#dir, 'guard.sh');
     try {
-      writeFileSync(script, SCRIPT, { mode: 0o700 });
+      writeFileSync(script, GUARD_SCRIPT, { mode: 0o700 });
       const own = nameProcess(process.pid);
       const args = [script, join(this.#dir, 'guard'), String(own.pid), String(own.startTicks)];
       const child = spawn('/bin/sh', args, {

@@ -33,7 +33,7 @@ export const RPC_OVERHEAD_BYTES = 512;
 /** Kinds of bulk frame: `u8 kind | u32 length or amount`, big endian, then `length` bytes (none for credit and end). */
 export const BULK_KIND = { open: 0, data: 1, credit: 2, end: 3, error: 4 } as const;
 /** Bytes a bulk sender may be ahead of its reader. */
-export const BULK_WINDOW_BYTES = 4 * 1024 * 1024;
+export const BULK_WINDOW_BYTES = 1024 * 1024;
 /** Largest data frame of a bulk stream: one noise message, nearly. */
 export const BULK_CHUNK_BYTES = 64 * 1024;
 

@@ -44,9 +44,4 @@ export interface StoreBatch {
   readonly local: readonly { readonly key: string; readonly value: Uint8Array | null }[];
   /** False for batches whose loss is harmless (applied state, which the log can give again). */
   readonly sync: boolean;
-  /**
-   * True when this peer, whose log was lost, has been admitted again as a learner and has caught up: from this batch on
-   * `load()` gives `mayVote` again. Until then the loss is remembered over every restart.
-   */
-  readonly readmitted?: boolean;
 }

@@ -8,7 +8,7 @@ import { formatResult } from './print.ts';
 import { runScenario } from './runner.ts';
 import { parseScenario, type ScenarioDocument } from './schema.ts';
 import { STAGES } from './stages.ts';
-import type { StageFactory } from './types.ts';
+import type { ScenarioStage, StageFactory } from './types.ts';
 
 export const SCENARIO_USAGE = `usage: scenario run NAME|FILE... [options]
        scenario list
@@ -70,7 +70,12 @@ export async function scenarioMain(argv: readonly string[], io: ScenarioIo = {})
         log: (message) => err(`  ${message}`),
       });
       const seed = values.seed === undefined ? {} : { seed: values.seed };
-      const result = await runScenario({ ...scenario, topology: { ...scenario.topology, runtime } }, stage, seed);
+      const unhook = stopWhenInterrupted(stage);
+      const result = await runScenario(
+        { ...scenario, topology: { ...scenario.topology, runtime } },
+        stage,
+        seed,
+      ).finally(unhook);
       out(values.json ? JSON.stringify(result) : formatResult(result));
       held &&= result.verdict.held;
     }
@@ -80,6 +85,17 @@ export async function scenarioMain(argv: readonly string[], io: ScenarioIo = {})
     err(`scenario: ${error.message}${error.hint === undefined ? '' : `\n  next: ${error.hint}`}`);
     return 2;
   }
+}
+
+/** Ctrl-C must not leave hosts and peers behind. Returns what takes the hook away. */
+function stopWhenInterrupted(stage: ScenarioStage): () => void {
+  const interrupted = (): void => void stage.stop().finally(() => process.exit(130));
+  process.once('SIGINT', interrupted);
+  process.once('SIGTERM', interrupted);
+  return () => {
+    process.off('SIGINT', interrupted);
+    process.off('SIGTERM', interrupted);
+  };
 }
 
 /** By name from the scenarios that come with the program, or by path. Throws invalid_input with every wrong field, or not_found. */

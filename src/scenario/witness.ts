@@ -1,4 +1,4 @@
-import { existsSync, type FSWatcher, readdirSync, watch } from 'node:fs';
+import { type FSWatcher, readdirSync, statSync, watch } from 'node:fs';
 import { basename, join, sep } from 'node:path';
 import { type CopyName, parseCopyId } from '../core/reconcile/copy-id.ts';
 import { formatGeneration } from '../model/generation.ts';
@@ -41,7 +41,7 @@ export function witnessDocument(document: TaskDocument, runtime: 'docker' | 'pro
 export class FileWitness {
   readonly #book: RunBook;
   readonly #onChange: () => void;
-  readonly #files = new Map<string, () => void>();
+  readonly #files = new Map<string, { readonly inode: number; readonly stop: () => void }>();
   readonly #watchers = new Map<number, FSWatcher>();
 
   constructor(book: RunBook, onChange: () => void) {
@@ -64,39 +64,31 @@ export class FileWitness {
 
   stop(): void {
     for (const watcher of this.#watchers.values()) watcher.close();
-    for (const stop of this.#files.values()) stop();
+    for (const file of this.#files.values()) file.stop();
     this.#watchers.clear();
     this.#files.clear();
   }
 
   #followFile(node: number, path: string): void {
-    if (this.#files.has(path) || !existsSync(path)) return;
+    const inode = statSync(path, { throwIfNoEntry: false })?.ino;
+    const known = this.#files.get(path);
+    if (inode === undefined || known?.inode === inode) return;
+    known?.stop(); // a new file of the same name: the work directory was emptied between two copies
     const task = FILE.exec(basename(path))?.[1] ?? '';
     const place = path
       .split(sep)
       .map(parseCopyId)
       .find((copy) => copy !== undefined);
-    this.#files.set(path, () => {}); // taken, before the lines already there are read
-    this.#files.set(
-      path,
-      followFile(path, (line) => {
-        const match = /^(\d{13}) (\S*) (\d+) (\d*)$/.exec(line);
-        if (!match) return;
-        // a rebooted host deals out the same pids again, so the generation belongs to the copy's name
-        const [, at, generation = '', pid, slot] = match;
-        this.#book.seen(
-          {
-            task,
-            slot: slot ? Number(slot) : (place?.slot ?? 0),
-            generation,
-            node,
-            copy: `pid:${pid} of ${generation}`,
-          },
-          Number(at),
-        );
-        this.#onChange();
-      }),
-    );
+    const stop = followFile(path, (line) => {
+      const match = /^(\d{13}) (\S*) (\d+) (\d*)$/.exec(line);
+      if (!match) return;
+      // a rebooted host deals out the same pids again, so the generation belongs to the copy's name
+      const [, at, generation = '', pid, slot] = match;
+      const copy = `pid:${pid} of ${generation}`;
+      this.#book.seen({ task, slot: slot ? Number(slot) : (place?.slot ?? 0), generation, node, copy }, Number(at));
+      this.#onChange();
+    });
+    this.#files.set(path, { inode, stop });
   }
 }
 

@@ -1,13 +1,15 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { openBootTime } from '../../src/adapters/clock/boot-time.ts';
-import { readProcStat } from '../../src/adapters/process/proc-fs.ts';
+import { cgroupMounts } from '../../src/adapters/process/cgroup-fs.ts';
+import { listProcesses, readProcStat } from '../../src/adapters/process/proc-fs.ts';
+import { GUARD_SCRIPT } from '../../src/boot/guard.ts';
 import type { KillTarget } from '../../src/model/boot-protocol.ts';
 import type { FakeAgentCommand } from '../fixtures/fake-agent.ts';
 
@@ -38,6 +40,7 @@ export class BootBed {
   readonly time = openBootTime();
   readonly #server = createServer((socket) => this.#connected(socket));
   readonly #children: ChildProcess[] = [];
+  readonly #cgroups: string[] = [];
   #socket: Socket | undefined;
 
   async listen(): Promise<this> {
@@ -102,6 +105,38 @@ export class BootBed {
     return { pid, target: { type: 'process-group', pgid: pid, startTicks: readProcStat(pid)?.startTicks ?? 0 }, ended };
   }
 
+  /** A process in a cgroup of its own; undefined where this user may make none. */
+  cgroupVictim(name: string): { target: KillTarget; ended: Promise<number> } | undefined {
+    const mount = cgroupMounts().find((m) => m.v2 || m.controllers.includes('freezer'));
+    const dir = join(mount?.dir ?? '/nonexistent', name);
+    try {
+      mkdirSync(join(dir, 'below'), { recursive: true });
+    } catch {
+      return undefined;
+    }
+    this.#cgroups.push(join(dir, 'below'), dir);
+    const victim = this.victim();
+    writeFileSync(join(dir, 'below', 'cgroup.procs'), String(victim.pid));
+    return { target: { type: 'cgroup', paths: [dir, join(dir, 'missing')] }, ended: victim.ended };
+  }
+
+  async childOf(pid: number): Promise<number> {
+    for (;;) {
+      const child = listProcesses().find((p) => p.ppid === pid);
+      if (child) return child.pid;
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  /** Runs the guard's script on a file, without a supervisor. Resolves when it ends. */
+  async guard(file: string): Promise<void> {
+    const script = join(this.dataDir, 'guard.sh');
+    writeFileSync(script, GUARD_SCRIPT);
+    const child = spawn('/bin/sh', [script, file, '999999999', '1'], { stdio: ['pipe', 'inherit', 'inherit'] });
+    this.#children.push(child);
+    await once(child, 'exit');
+  }
+
   /** Registers an exclusive copy and gives it a deadline, milliseconds from now. Resolves to the deadline. */
   async lease(copyId: string, target: KillTarget, inMs: number): Promise<number> {
     this.tell({ do: 'register', copyId, exclusive: true, targets: [target] });
@@ -114,7 +149,7 @@ export class BootBed {
   /** Resolves when a process that is not our child has ended. */
   async gone(pid: number): Promise<void> {
     while (!['Z', 'X', undefined].includes(readProcStat(pid)?.state))
-      await new Promise((resolve) => setTimeout(resolve, 10));
+      await new Promise((resolve) => setImmediate(resolve));
   }
 
   async dispose(): Promise<void> {
@@ -125,6 +160,7 @@ export class BootBed {
       child.kill('SIGKILL');
       await ended;
     }
+    for (const dir of this.#cgroups) rmdirSync(dir);
     this.#socket?.destroy();
     this.#server.close();
     this.time.close();

@@ -1,8 +1,9 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { guardFile } from '../../src/boot/guard.ts';
 import { parseBootArguments } from '../../src/boot/options.ts';
-import type { SelfTestResult } from '../../src/model/boot-protocol.ts';
+import type { KillTarget, SelfTestResult } from '../../src/model/boot-protocol.ts';
 import { BootBed } from './boot-bed.ts';
 
 let bed: BootBed;
@@ -284,5 +285,24 @@ describe('arguments of boot', () => {
     expect(() => parseBootArguments([])).toThrow('--data-dir is missing');
     expect(() => parseBootArguments(['--data-dir', '/d', '--probe-port', '70000'])).toThrow('--probe-port must be');
     expect(() => parseBootArguments(['--data-dri', '/d'])).toThrow("unknown argument '--data-dri'");
+  });
+});
+
+describe('the guard’s script', () => {
+  it('kills cgroups with blanks in their names, and groups whose leader is gone', async () => {
+    const victim = bed.victim();
+    // The leader goes; its child stays in the group.
+    const member = await bed.childOf(victim.pid);
+    process.kill(victim.pid, 'SIGKILL');
+    await victim.ended;
+    const targets: KillTarget[] = [victim.target];
+    const inCgroup = bed.cgroupVictim('task-org test');
+    if (inCgroup !== undefined) targets.push(inCgroup.target);
+    const file = join(bed.dataDir, 'guard-file');
+    writeFileSync(file, guardFile([{ targets, killAtMs: bed.time.nowMs() - 2000 }], 1000));
+    // A supervisor that does not exist: the guard ends as soon as nothing is left.
+    await bed.guard(file);
+    await bed.gone(member);
+    await inCgroup?.ended;
   });
 });

@@ -26,3 +26,9 @@ export const vote = (t: number, votedFor: string | null): PersistOp => ({
   type: 'hard-state',
   hardState: { term: term(t), votedFor: votedFor === null ? null : nodeId(votedFor) },
 });
+/** A peer whose log was lost may vote again. */
+export const readmission = (t: number): PersistOp => ({
+  type: 'hard-state',
+  hardState: { term: term(t), votedFor: null },
+  readmitted: true,
+});

@@ -51,10 +51,6 @@ export class BatchBuilder {
     for (const op of batch.consensus) this.#consensus(op, prepared.entries);
     this.#state(prepared.state, batch.applied);
     this.ops.push(...prepared.ops);
-    if (batch.readmitted === true && this.tail.lost) {
-      this.tail.lost = false;
-      this.voteChanged = true;
-    }
     this.sync ||= batch.sync || this.voteChanged;
   }
 
@@ -111,6 +107,7 @@ export class BatchBuilder {
     switch (op.type) {
       case 'hard-state':
         tail.hardState = op.hardState;
+        if (op.readmitted === true) tail.lost = false;
         this.voteChanged = true;
         return;
       case 'truncate':

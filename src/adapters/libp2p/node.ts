@@ -51,7 +51,7 @@ export async function createNode(options: {
     // A window of 1 MiB bounds what one stream may have under way; a reader 4 MiB behind would be cut off.
     streamMuxers: [
       yamux({
-        streamOptions: { maxStreamWindowSize: 1 << 20, initialStreamWindowSize: 1 << 20 },
+        streamOptions: { maxStreamWindowSize: 1 << 20, initialStreamWindowSize: 1 << 18 },
         maxInboundStreams: 4 * STREAMS_PER_PROTOCOL,
         maxOutboundStreams: 4 * STREAMS_PER_PROTOCOL,
       }),

@@ -202,8 +202,7 @@ class MemoryStore implements Store {
   write(batch: StoreBatch): Promise<void> {
     return this.#answer(() => {
       check(this.#disk.image, batch);
-      const promise =
-        batch.consensus.some((op) => op.type !== 'compact') || (batch.readmitted === true && this.#disk.image.lost);
+      const promise = batch.consensus.some((op) => op.type !== 'compact');
       this.#apply((image) => applyBatch(image, batch), batch.sync || promise, promise);
     });
   }
@@ -294,6 +293,7 @@ function applyBatch(image: Image, batch: StoreBatch): void {
     switch (op.type) {
       case 'hard-state':
         image.hardState = op.hardState;
+        if (op.readmitted === true) image.lost = false;
         break;
       case 'truncate':
         for (let i: number = op.from; i <= image.lastIndex; i++) image.log.delete(i);
@@ -326,5 +326,4 @@ function applyBatch(image: Image, batch: StoreBatch): void {
     if (value === null) image.local.delete(key);
     else image.local.set(key, value);
   }
-  if (batch.readmitted === true) image.lost = false;
 }

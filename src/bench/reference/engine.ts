@@ -7,8 +7,8 @@ import { pool, share } from '../pool.ts';
 const LABEL = 'taskorg.bench=engine';
 
 /**
- * The engines driven directly: create and start over their API, `concurrency` at a time on each host. What an
- * orchestrator at its very best could do. Returns milliseconds from the first order to the last start's answer.
+ * The engines driven directly: create and start over their API, `concurrency` at a time on each host, with
+ * nothing decided, replicated or recorded. Returns milliseconds from the first order to the last start's answer.
  */
 export async function timeDirectDeploy(
   lab: HostLab,

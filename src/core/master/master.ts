@@ -75,6 +75,11 @@ export function createMaster(
       stepDrain(m, ctx, id, now);
     }
     m.dirtyNodes.clear();
+    retryWaiting(now);
+  }
+
+  /** Room was freed: what waits is looked at again, at most every retryWaitingMs. */
+  function retryWaiting(now: MonoMs): void {
     if (!m.roomFreed) return;
     if (m.waiting.size > 0 && now - m.retriedAt < config.retryWaitingMs) {
       m.wakes.setEarlier('w', m.retriedAt + config.retryWaitingMs);
@@ -103,7 +108,13 @@ export function createMaster(
     if (term !== ctx.consensus.term) begin(ctx, now);
     m.unfinished = false;
     collect(ctx, now);
-    const commands = [...(m.dirtyTasks.size > 0 ? decide(ctx, now) : []), ...desk.evaluate(ctx, now)];
+    const commands = m.dirtyTasks.size > 0 ? decide(ctx, now) : [];
+    // These decisions may themselves have freed room (a task removed, a slot moved away).
+    retryWaiting(now);
+    if (m.dirtyTasks.size > 0 && !m.unfinished) commands.push(...decide(ctx, now));
+    if (m.roomFreed && m.waiting.size > 0)
+      m.wakes.setEarlier('w', Math.max(now + 1, m.retriedAt + config.retryWaitingMs));
+    commands.push(...desk.evaluate(ctx, now));
     const effects: MasterEffect[] = commands.length > 0 ? [{ type: 'propose', commands }] : [];
     const wake = leadership.nextWake();
     if (m.leadershipDirty || (wake !== undefined && now >= wake) || ctx.localHealth > config.maxLocalHealth) {

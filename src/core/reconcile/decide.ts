@@ -40,7 +40,8 @@ function decide(room: Room, c: Copy): void {
       if (fenceless && c.graceful) sendStop(room, c, false, 'no valid lease');
       return;
     case 'exited':
-      if (c.desired !== undefined) onExit(room, c, c.exit ?? { exitCode: null, error: '' });
+      if (c.desired !== undefined && fenceless && c.exit?.exitCode !== 0) killedForLease(room, c);
+      else if (c.desired !== undefined) onExit(room, c, c.exit ?? { exitCode: null, error: '' });
       else if (unwanted) clear(room, c);
       return;
     case 'ended':
@@ -56,6 +57,15 @@ function decide(room: Room, c: Copy): void {
     default:
       assertNever(c.phase, 'phase');
   }
+}
+
+/** Boot (or the guard) killed it when its lease ran out: no end of the run, so the restart policy is not asked. */
+function killedForLease(room: Room, c: Copy): void {
+  c.phase = 'waiting';
+  c.startedMono = undefined;
+  c.health = 'none';
+  c.error = '';
+  room.touchSlot(c);
 }
 
 /** The record still names a copy that was released here (it lags, or an earlier life of this agent lost it). */

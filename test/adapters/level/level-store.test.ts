@@ -20,7 +20,7 @@ import { openLevelStore } from '../../../src/adapters/level/level-store.ts';
 import { encodeVote, NOTHING_PROMISED, VoteFile } from '../../../src/adapters/level/vote-file.ts';
 import { logIndex, term } from '../../../src/model/ids.ts';
 import type { StoreContents } from '../../../src/ports/store.ts';
-import { append, batch, command, commands, vote } from '../../contract/store-batches.ts';
+import { append, batch, command, commands, readmission, vote } from '../../contract/store-batches.ts';
 import { storeContract } from '../../contract/store-contract.ts';
 
 const fresh = (): Promise<string> => mkdtemp(join(tmpdir(), 'task-org-store-'));
@@ -87,7 +87,7 @@ describe('level store on a damaged disk', () => {
     expect((await loadAndClose()).consensus.mayVote).toBe(false);
     const readmitted = await openLevelStore({ dataDir });
     await readmitted.load();
-    await readmitted.write(batch({ readmitted: true }));
+    await readmitted.write(batch({ consensus: [readmission(13)] }));
     await readmitted.close();
     const healed = await loadAndClose();
     expect([healed.consensus.mayVote, healed.problems]).toEqual([true, []]);
@@ -119,29 +119,18 @@ describe('level store on a damaged disk', () => {
       // More than one write buffer, so that tables are made.
       const big = 'x'.repeat(100_000);
       for (let i = 1; i <= 60; i++) {
-        await store.write(
-          batch({
-            consensus: [
-              append(
-                command(
-                  i,
-                  1,
-                  `${i}${Buffer.from(crypto.getRandomValues(new Uint8Array(60_000))).toString('base64')}${big}`,
-                ),
-              ),
-            ],
-          }),
-        );
+        const noise = Buffer.from(crypto.getRandomValues(new Uint8Array(60_000))).toString('base64');
+        await store.write(batch({ consensus: [append(command(i, 1, `${i}${noise}${big}`))] }));
       }
       await store.close();
-      const path = await databaseFile('.ldb');
-      const { size } = await stat(path);
-      if (damage === 'cut') await truncate(path, Math.floor(size / 2));
-      else if (damage === 'missing') await unlink(path);
-      else {
-        const bytes = await readFile(path);
-        bytes.fill(0x55, size / 3, size / 3 + 3000);
-        await writeFile(path, bytes);
+      // All of them: one alone may be a leftover of a compaction that the next opening removes.
+      for (const name of (await readdir(join(dataDir, 'db'))).filter((n) => n.endsWith('.ldb'))) {
+        const path = join(dataDir, 'db', name);
+        const { size } = await stat(path);
+        if (damage === 'cut') await truncate(path, Math.floor(size / 2));
+        else if (damage === 'missing') await unlink(path);
+        else
+          await writeFile(path, (await readFile(path)).fill(0x55, Math.floor(size / 3), Math.floor(size / 3) + 3000));
       }
       const { consensus, problems } = await loadAndClose();
       expect([damage, consensus.mayVote]).toEqual([damage, false]);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { MemoryDisk, openMemoryStore } from '../../../src/adapters/memory/store.ts';
 import { logIndex } from '../../../src/model/ids.ts';
-import { append, batch, command, commands, vote } from '../../contract/store-batches.ts';
+import { append, batch, command, commands, readmission, vote } from '../../contract/store-batches.ts';
 import { storeContract } from '../../contract/store-contract.ts';
 
 storeContract('memory', async () => {
@@ -51,7 +51,7 @@ describe('memory store faults', () => {
     disk.crash();
     const last = await openMemoryStore(disk);
     await last.load();
-    await last.write(batch({ readmitted: true }));
+    await last.write(batch({ consensus: [readmission(4)] }));
     disk.crash();
     expect((await afterCrash(disk)).consensus.mayVote).toBe(true);
   });

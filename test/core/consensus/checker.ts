@@ -1,7 +1,7 @@
 import type { ConsensusEffect, ConsensusRole, LogEntry, RaftMessage } from '../../../src/core/consensus/types.ts';
 import type { NodeId } from '../../../src/model/ids.ts';
 import type { Cluster, SimNode } from './cluster-sim.ts';
-import { entryText } from './cluster-sim.ts';
+import { entryText } from './sim-disk.ts';
 
 // The invariants of Raft (Figure 3) and of this system, checked after every step of every core.
 

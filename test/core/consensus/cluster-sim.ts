@@ -5,7 +5,6 @@ import {
   type ConsensusEvent,
   type ConsensusRestore,
   DEFAULT_CONSENSUS_CONFIG,
-  type HardState,
   type LogEntry,
   type Membership,
   type PersistOp,
@@ -14,19 +13,11 @@ import {
 import { type LogIndex, logIndex, type MonoMs, type NodeId, nodeId, term } from '../../../src/model/ids.ts';
 import { createRng, type Rng } from '../../../src/model/random.ts';
 import { Checker } from './checker.ts';
+import { applyEntry, applyOp, committedMembership, type Disk, freshDisk } from './sim-disk.ts';
+import { Timeline } from './timeline.ts';
 
 // A cluster of real cores in virtual time: disks with a write latency that lose what was not written, a network that
 // loses, delays, repeats and reorders, partitions, crashes and restarts. Everything follows from the seed.
-
-export interface Disk {
-  hardState: HardState;
-  snapshot: { index: LogIndex; term: number; membership: Membership };
-  entries: LogEntry[];
-  /** Text of every command applied, in order: the state machine. */
-  state: string[];
-  applied: number;
-  mayVote: boolean;
-}
 
 interface Batch {
   persistId: number;
@@ -67,8 +58,7 @@ export class Cluster {
   messages = 0;
   /** Side of a partition each node is on; equal = connected. */
   readonly side = new Map<NodeId, number>();
-  #heap: { at: number; seq: number; run: () => void }[] = [];
-  #seq = 0;
+  readonly #timeline = new Timeline();
   #nextId = 1;
   readonly proposals = new Map<number, { text: string; result: 'ok' | string | null }>();
   readonly reads = new Map<number, { floor: number; done: boolean; ok: boolean }>();
@@ -109,42 +99,14 @@ export class Cluster {
   }
 
   at(delay: number, run: () => void): void {
-    const item = { at: this.now + delay, seq: this.#seq++, run };
-    const h = this.#heap;
-    h.push(item);
-    let i = h.length - 1;
-    while (i > 0) {
-      const up = (i - 1) >> 1;
-      if (before(h[up] as typeof item, item)) break;
-      h[i] = h[up] as typeof item;
-      i = up;
-    }
-    h[i] = item;
-  }
-
-  #pop(): { at: number; run: () => void } | undefined {
-    const h = this.#heap;
-    const top = h[0];
-    const last = h.pop();
-    if (top === undefined || last === undefined || h.length === 0) return top;
-    let i = 0;
-    for (;;) {
-      let kid = 2 * i + 1;
-      if (kid >= h.length) break;
-      if (kid + 1 < h.length && before(h[kid + 1] as typeof last, h[kid] as typeof last)) kid++;
-      if (before(last, h[kid] as typeof last)) break;
-      h[i] = h[kid] as typeof last;
-      i = kid;
-    }
-    h[i] = last;
-    return top;
+    this.#timeline.at(this.now + delay, run);
   }
 
   /** Runs until virtual time has gone on by `ms`, or `until` holds. Returns whether `until` held. */
   run(ms: number, until: () => boolean = () => false): boolean {
     const end = this.now + ms;
-    while ((this.#heap[0]?.at ?? Number.POSITIVE_INFINITY) <= end) {
-      const item = this.#pop();
+    while (this.#timeline.next <= end) {
+      const item = this.#timeline.pop();
       if (item === undefined) break;
       this.now = item.at;
       item.run();
@@ -417,59 +379,4 @@ export class Cluster {
     this.faults = CALM;
     for (const id of this.nodes.keys()) this.start(id);
   }
-}
-
-function before(a: { at: number; seq: number }, b: { at: number; seq: number }): boolean {
-  return a.at < b.at || (a.at === b.at && a.seq < b.seq);
-}
-
-function freshDisk(membership: Membership): Disk {
-  return {
-    hardState: { term: term(0), votedFor: null },
-    snapshot: { index: logIndex(0), term: 0, membership },
-    entries: [],
-    state: [],
-    applied: 0,
-    mayVote: true,
-  };
-}
-
-function applyOp(disk: Disk, op: PersistOp): void {
-  switch (op.type) {
-    case 'hard-state':
-      disk.hardState = op.hardState;
-      if (op.readmitted) disk.mayVote = true;
-      return;
-    case 'append':
-      for (const e of op.entries) {
-        if (e.index !== disk.snapshot.index + disk.entries.length + 1) throw new Error(`disk gap at ${e.index}`);
-        disk.entries.push(e);
-      }
-      return;
-    case 'truncate':
-      disk.entries = disk.entries.filter((e) => e.index < op.from);
-      return;
-    case 'compact':
-      disk.entries = disk.entries.filter((e) => e.index > op.upTo);
-      disk.snapshot = { index: op.upTo, term: op.term, membership: op.membership };
-      return;
-  }
-}
-
-function applyEntry(disk: Disk, e: LogEntry): number {
-  if (e.index <= disk.applied) return disk.applied;
-  if (e.index !== disk.applied + 1) throw new Error(`applied out of order: ${e.index} after ${disk.applied}`);
-  disk.applied = e.index;
-  disk.state.push(entryText(e));
-  return disk.applied;
-}
-
-export function entryText(e: LogEntry): string {
-  return e.payload.kind === 'command' ? new TextDecoder().decode(e.payload.bytes) : e.payload.kind;
-}
-
-function committedMembership(disk: Disk, index: number): Membership {
-  let m = disk.snapshot.membership;
-  for (const e of disk.entries) if (e.index <= index && e.payload.kind === 'membership') m = e.payload.membership;
-  return m;
 }

@@ -145,6 +145,23 @@ describe('granter: granting again', () => {
     expect(told).toEqual(['5@B', '5@A']);
   });
 
+  test('a stopped task keeps its lease while it stops; a closed generation closes those before it', () => {
+    const stopped = clusterState([task('t', exclusive, [{ g: 5, state: { kind: 'pending', reason: 'stopped' } }])]);
+    const g = granterAt(term(1), 0);
+    const id = readId(g.onRenew(A, renewal(1, 5), ms(10)));
+    expect(g.onReadReady(id, true, ms(20), stopped)).toMatchObject([{ message: { acked: [key(5)] } }]);
+    g.close(key(6), null, ms(30_000));
+    const again = readId(g.onRenew(A, renewal(2, 5), ms(30_010)));
+    expect(g.onReadReady(again, true, ms(30_020), stopped)).toMatchObject([{ message: { refused: [key(5)] } }]);
+  });
+
+  test('a slot that came back under a new generation waits for renewals of its old one', () => {
+    const g = granterAt(term(1), 0);
+    g.onRenew(A, renewal(1, 5), ms(50_000));
+    g.close(key(99), null, ms(50_100));
+    expect(g.mayGrantAt(key(99))).toBe(50_000 + wait);
+  });
+
   test('a message of an earlier life, arriving late, is void', () => {
     const g = granterAt(term(1), 0);
     g.onRenew(A, renewal(2 ** 30, 5), ms(10));
@@ -237,6 +254,15 @@ describe('holder', () => {
     expect(h.nextWake()).toBeUndefined();
     // desired once more (a record that lags): never renewed, said again
     expect(sends(h.desired([key(5)], ms(2000)))).toMatchObject([{ leases: [], released: [key(5)] }]);
+  });
+
+  test('refused while it is only ending: what is left of the lease may be used up', () => {
+    const { h } = holderOf(5, 0);
+    h.onAck(B, ack(100, [5]), ms(5));
+    h.desired([key(5)], ms(10), [key(5)]);
+    h.tick(ms(400));
+    expect(h.onAck(B, ack(101, [], [5]), ms(410))).toEqual([]);
+    expect(leases(h.tick(ms(2960)))).toEqual([[5, undefined, 'expired']]);
   });
 
   test('a deadline kept by boot is adopted, unless it is too near', () => {

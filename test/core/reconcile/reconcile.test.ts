@@ -183,6 +183,25 @@ describe('exclusive copies', () => {
     expect(b.stopped(d)).toEqual(['released 1']);
   });
 
+  test('killed by boot as its lease ran out: no end of the run, whatever the restart policy', () => {
+    const job = wanted(1, { ...stop, ...once });
+    const b = bench();
+    b.listing([]);
+    b.desired([], true);
+    b.desired([job], true);
+    b.lease(1, b.now + 3960);
+    b.started(job);
+    // the agent was stalled: boot's kill is seen before this core's own timer
+    b.at(b.now + 5000);
+    const c = bench();
+    c.listing([observed(job, { running: false, exitCode: 137 })]);
+    expect(c.desired([job])).toEqual([]);
+    expect(c.fact()?.state).toBe('preparing');
+    expect(c.lease(1, c.now + 3960)).toEqual(['start t.0.1.1.1']);
+    c.started(job);
+    expect(c.exited(job, 3)).toEqual(['end t.0.1.1.1 failed 3']);
+  });
+
   test('released is for good: desired again, it is said again and nothing starts', () => {
     const b = fresh();
     expect(b.desired([])).toEqual(['released 1']);
