@@ -28,7 +28,8 @@ try {
   process.once('SIGTERM', end);
   process.once('SIGINT', end);
   const code = await agent.finished;
-  await Promise.race([agent.stop(), new Promise((resolve) => setTimeout(resolve, 5000).unref())]);
+  // After a fault nothing more may be said or acknowledged: the others find out as they do of any death.
+  if (code === 0) await Promise.race([agent.stop(), new Promise((resolve) => setTimeout(resolve, 5000).unref())]);
   process.exit(code);
 } catch (error) {
   process.exit(report(error));

@@ -7,8 +7,8 @@ import type { PeerSettings } from '../model/config-schema.ts';
 import { incarnation, nodeId, type MonoMs, type NodeId, type WallMs } from '../model/ids.ts';
 import type { StoreContents } from '../ports/store.ts';
 
-/** Ranks of machines of equal priority: none is better known before their facts are; ties go by PeerId. */
-const RANK_PER_PRIORITY = 1;
+/** Priorities lie within +- this (config schema). */
+const PRIORITY_SPAN = 1000;
 
 export function peerConfigOf(settings: PeerSettings): PeerConfig {
   return {
@@ -59,6 +59,7 @@ export function restoredPeer(o: {
     pending: contents.pendingSubmissions,
     seeds: [...credentials.seeds, ...kept].map((p) => ({ id: nodeId(p.id), addresses: p.addresses })),
     adoptedLeases,
-    rank: o.settings.priority * RANK_PER_PRIORITY,
+    // Consensus wants it between 0 and 1: who campaigns first when the master is lost.
+    rank: (o.settings.priority + PRIORITY_SPAN) / (2 * PRIORITY_SPAN),
   };
 }

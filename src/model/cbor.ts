@@ -13,7 +13,10 @@ export function encodeCbor(value: unknown): Uint8Array {
 }
 
 /** The value, or why it cannot be read. */
-export function decodeCbor(bytes: Uint8Array, maxBytes: number): { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly error: string } {
+export function decodeCbor(
+  bytes: Uint8Array,
+  maxBytes: number,
+): { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly error: string } {
   if (bytes.length > maxBytes) return { ok: false, error: `${bytes.length} bytes, more than ${maxBytes}` };
   try {
     return { ok: true, value: decode(bytes) };
@@ -26,5 +29,9 @@ function clean(value: unknown): unknown {
   if (typeof value === 'number') return Number.isFinite(value) ? value : 0;
   if (Array.isArray(value)) return value.map((v) => (v === undefined ? null : clean(v)));
   if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return value;
-  return Object.fromEntries(Object.entries(value).filter(([, v]) => v !== undefined).map(([k, v]) => [k, clean(v)]));
+  return Object.fromEntries(
+    Object.entries(value)
+      .filter(([, v]) => v !== undefined)
+      .map(([k, v]) => [k, clean(v)]),
+  );
 }

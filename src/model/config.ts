@@ -38,7 +38,11 @@ interface Key {
   /** Dotted, as written: `membership.probeInterval`. */
   readonly key: string;
   readonly env: string;
-  readonly schema: TSchema & { readonly default?: unknown; readonly unit?: 'bytes' | 'duration'; readonly description?: string };
+  readonly schema: TSchema & {
+    readonly default?: unknown;
+    readonly unit?: 'bytes' | 'duration';
+    readonly description?: string;
+  };
 }
 
 const KEYS: readonly Key[] = keysOf(PeerConfigSchema, '');
@@ -50,7 +54,18 @@ function keysOf(schema: TSchema, path: string): Key[] {
   return Object.entries(properties).flatMap(([name, node]) => {
     const key = joinPath(path, name);
     if ('properties' in node) return keysOf(node, key);
-    return [{ key, env: ENV_PREFIX + key.replaceAll(/([a-z])([A-Z])/g, '$1_$2').replaceAll('.', '_').toUpperCase(), schema: node }];
+    return [
+      {
+        key,
+        env:
+          ENV_PREFIX +
+          key
+            .replaceAll(/([a-z])([A-Z])/g, '$1_$2')
+            .replaceAll('.', '_')
+            .toUpperCase(),
+        schema: node,
+      },
+    ];
   });
 }
 
@@ -74,18 +89,33 @@ function readFile(file: ConfigSources['file'], values: Values, issues: ConfigIss
   if (file === undefined) return;
   const read = readSource(file.text, file.path.endsWith('.json') ? 'json' : 'yaml');
   if (!read.ok) {
-    for (const e of read.errors) issues.push({ path: '', origin: `${file.path}:${e.line}`, message: `${e.message} (${file.path}:${e.line}, column ${e.column})` });
+    for (const e of read.errors)
+      issues.push({
+        path: '',
+        origin: `${file.path}:${e.line}`,
+        message: `${e.message} (${file.path}:${e.line}, column ${e.column})`,
+      });
     return;
   }
   const [document, second] = read.documents;
-  if (second !== undefined) issues.push({ path: '', origin: file.path, message: `holds more than one document (${file.path})` });
+  if (second !== undefined)
+    issues.push({ path: '', origin: file.path, message: `holds more than one document (${file.path})` });
   if (document === undefined) return;
   const at = (path: string): string => `${file.path}:${document.lineOf(path)}`;
   const wrong = checkValue(PeerConfigSchema, document.value).filter((i) => !isMissing(i, document.value));
-  for (const issue of wrong) issues.push({ ...issue, origin: at(issue.path), message: `${issue.message}${elsewhere(issue)} (${at(issue.path)})` });
+  for (const issue of wrong)
+    issues.push({
+      ...issue,
+      origin: at(issue.path),
+      message: `${issue.message}${elsewhere(issue)} (${at(issue.path)})`,
+    });
   for (const k of KEYS) {
     const value = lookUp(document, k.key);
-    if (value !== undefined && !wrong.some((i) => i.path === k.key || i.path.startsWith(`${k.key}.`) || i.path.startsWith(`${k.key}[`))) values.set(k.key, { value, origin: at(k.key) });
+    if (
+      value !== undefined &&
+      !wrong.some((i) => i.path === k.key || i.path.startsWith(`${k.key}.`) || i.path.startsWith(`${k.key}[`))
+    )
+      values.set(k.key, { value, origin: at(k.key) });
   }
 }
 
@@ -103,14 +133,24 @@ function elsewhere(issue: FieldIssue): string {
 }
 
 function lookUp(document: SourceDocument, key: string): unknown {
-  return key.split('.').reduce<unknown>((node, name) => (isRecord(node) && Object.hasOwn(node, name) ? node[name] : undefined), document.value);
+  return key
+    .split('.')
+    .reduce<unknown>(
+      (node, name) => (isRecord(node) && Object.hasOwn(node, name) ? node[name] : undefined),
+      document.value,
+    );
 }
 
 function readEnv(sources: ConfigSources, values: Values, issues: ConfigIssue[]): void {
   for (const [name, text] of Object.entries(sources.env ?? {})) {
     if (!name.startsWith(ENV_PREFIX) || text === undefined || sources.otherEnv?.includes(name)) continue;
     const known = BY_ENV.get(name);
-    if (known === undefined) issues.push({ path: name, origin: 'env', message: `unknown environment variable ${name}${didYouMean(name, BY_ENV.keys())}` });
+    if (known === undefined)
+      issues.push({
+        path: name,
+        origin: 'env',
+        message: `unknown environment variable ${name}${didYouMean(name, BY_ENV.keys())}`,
+      });
     else take(known, fromText(known, text), 'env', name, values, issues);
   }
 }
@@ -119,14 +159,16 @@ function readFlags(flags: Readonly<Record<string, unknown>>, values: Values, iss
   for (const [key, value] of Object.entries(flags)) {
     if (value === undefined) continue;
     const known = BY_KEY.get(key);
-    if (known === undefined) issues.push({ path: key, origin: 'flag', message: `unknown setting ${key}${didYouMean(key, BY_KEY.keys())}` });
+    if (known === undefined)
+      issues.push({ path: key, origin: 'flag', message: `unknown setting ${key}${didYouMean(key, BY_KEY.keys())}` });
     else take(known, fromText(known, value), 'flag', key, values, issues);
   }
 }
 
 function take(k: Key, value: unknown, origin: ConfigOrigin, name: string, values: Values, issues: ConfigIssue[]): void {
   const wrong = checkValue(k.schema, value, k.key);
-  for (const issue of wrong) issues.push({ ...issue, origin, message: `${issue.message} (${origin === 'env' ? name : `flag ${name}`})` });
+  for (const issue of wrong)
+    issues.push({ ...issue, origin, message: `${issue.message} (${origin === 'env' ? name : `flag ${name}`})` });
   if (wrong.length === 0) values.set(k.key, { value, origin });
 }
 
@@ -134,16 +176,25 @@ function take(k: Key, value: unknown, origin: ConfigOrigin, name: string, values
 function fromText(k: Key, given: unknown): unknown {
   const type = (k.schema as { type?: unknown }).type;
   if (type === 'object') return Array.isArray(given) || typeof given === 'string' ? labelsOf(given) : given;
-  if (type === 'array' && typeof given === 'string') return given.split(',').map((s) => s.trim()).filter((s) => s !== '');
+  if (type === 'array' && typeof given === 'string')
+    return given
+      .split(',')
+      .map((s) => s.trim())
+      .filter((s) => s !== '');
   if (typeof given !== 'string') return given;
-  if (type === 'boolean') return /^(1|true|yes|on)$/i.test(given) ? true : /^(0|false|no|off)$/i.test(given) ? false : given;
+  if (type === 'boolean')
+    return /^(1|true|yes|on)$/i.test(given) ? true : /^(0|false|no|off)$/i.test(given) ? false : given;
   if ((type === 'integer' || type === 'number') && /^-?\d+(\.\d+)?$/.test(given)) return Number(given);
   return given;
 }
 
 function labelsOf(given: string | readonly unknown[]): unknown {
-  const parts = (typeof given === 'string' ? given.split(',') : given).map((p) => String(p).trim()).filter((p) => p !== '');
-  return Object.fromEntries(parts.map((p) => (p.includes('=') ? [p.slice(0, p.indexOf('=')), p.slice(p.indexOf('=') + 1)] : [p, 'true'])));
+  const parts = (typeof given === 'string' ? given.split(',') : given)
+    .map((p) => String(p).trim())
+    .filter((p) => p !== '');
+  return Object.fromEntries(
+    parts.map((p) => (p.includes('=') ? [p.slice(0, p.indexOf('=')), p.slice(p.indexOf('=') + 1)] : [p, 'true'])),
+  );
 }
 
 function build(values: Values): PeerSettings {
@@ -153,7 +204,10 @@ function build(values: Values): PeerSettings {
     const path = k.key.split('.');
     const name = path.pop() ?? '';
     let node = config;
-    for (const part of path) node = (node[part] ??= {}) as Record<string, unknown>;
+    for (const part of path) {
+      node[part] ??= {};
+      node = node[part] as Record<string, unknown>;
+    }
     if (k.schema.unit === 'duration') node[`${name}Ms`] = parseDurationMs(value);
     else if (k.schema.unit === 'bytes') node[`${name}Bytes`] = parseBytes(value);
     else node[name] = structuredCopy(value);
@@ -161,22 +215,48 @@ function build(values: Values): PeerSettings {
   return config as unknown as PeerSettings;
 }
 
-const structuredCopy = (value: unknown): unknown => (Array.isArray(value) ? [...(value as unknown[])] : isRecord(value) ? { ...value } : value);
+const structuredCopy = (value: unknown): unknown =>
+  Array.isArray(value) ? [...(value as unknown[])] : isRecord(value) ? { ...value } : value;
 
 /** What the values must be to each other. */
 function relations(c: PeerSettings, values: Values, issues: ConfigIssue[]): void {
   const must = (holds: boolean, key: string, message: string): void => {
     const origin = values.get(key)?.origin ?? 'default';
-    if (!holds) issues.push({ path: key, origin, message: `${message}, found ${describeValue(values.get(key)?.value)} (${origin})` });
+    if (!holds)
+      issues.push({
+        path: key,
+        origin,
+        message: `${message}, found ${describeValue(values.get(key)?.value)} (${origin})`,
+      });
   };
   const { membership: m, consensus, lease } = c;
   must(m.suspicionMinMs <= m.suspicionMaxMs, 'membership.suspicionMin', 'expected at most membership.suspicionMax');
-  must(consensus.electionTimeoutMinMs <= consensus.electionTimeoutMaxMs, 'consensus.electionTimeoutMin', 'expected at most consensus.electionTimeoutMax');
-  must(consensus.heartbeatMs * 3 <= consensus.electionTimeoutMinMs, 'consensus.heartbeat', 'expected at most a third of consensus.electionTimeoutMin');
+  must(
+    consensus.electionTimeoutMinMs <= consensus.electionTimeoutMaxMs,
+    'consensus.electionTimeoutMin',
+    'expected at most consensus.electionTimeoutMax',
+  );
+  must(
+    consensus.heartbeatMs * 3 <= consensus.electionTimeoutMinMs,
+    'consensus.heartbeat',
+    'expected at most a third of consensus.electionTimeoutMin',
+  );
   const usable = lease.leaseMs * (1 - lease.clockRateError) - lease.stopAllowanceMs;
-  must(usable > 0, 'lease.stopAllowance', 'expected less than lease.lease times (1 - lease.clockRateError): nothing could ever run');
-  must(usable <= 0 || lease.renewEveryMs * 2 <= usable, 'lease.renewEvery', `expected at most half of what a lease leaves for running, ${formatDuration(usable)}`);
-  must(!c.witness || c.runtime === 'auto' || c.runtime === 'none', 'runtime', 'expected auto or none, since a witness runs nothing');
+  must(
+    usable > 0,
+    'lease.stopAllowance',
+    'expected less than lease.lease times (1 - lease.clockRateError): nothing could ever run',
+  );
+  must(
+    usable <= 0 || lease.renewEveryMs * 2 <= usable,
+    'lease.renewEvery',
+    `expected at most half of what a lease leaves for running, ${formatDuration(usable)}`,
+  );
+  must(
+    !c.witness || c.runtime === 'auto' || c.runtime === 'none',
+    'runtime',
+    'expected auto or none, since a witness runs nothing',
+  );
 }
 
 export interface ConfigLine {
@@ -193,9 +273,17 @@ export function showConfig(config: PeerSettings, origins: Readonly<Record<string
     const path = k.key.split('.');
     const name = path.pop() ?? '';
     const suffix = k.schema.unit === 'duration' ? 'Ms' : k.schema.unit === 'bytes' ? 'Bytes' : '';
-    const node = path.reduce<Record<string, unknown>>((n, part) => n[part] as Record<string, unknown>, config as unknown as Record<string, unknown>);
+    const node = path.reduce<Record<string, unknown>>(
+      (n, part) => n[part] as Record<string, unknown>,
+      config as unknown as Record<string, unknown>,
+    );
     const value = node[name + suffix];
-    return { key: k.key, value: showValue(k, value), origin: origins[k.key] ?? 'default', description: k.schema.description ?? '' };
+    return {
+      key: k.key,
+      value: showValue(k, value),
+      origin: origins[k.key] ?? 'default',
+      description: k.schema.description ?? '',
+    };
   });
 }
 
@@ -208,5 +296,7 @@ function showValue(k: Key, value: unknown): string {
 
 /** The config's JSON Schema, for the documentation. Nothing is required: every key has a default. */
 export function configSchemaJson(): Readonly<Record<string, unknown>> {
-  return JSON.parse(JSON.stringify(PeerConfigSchema, (key, value: unknown) => (key === 'required' ? undefined : value))) as Record<string, unknown>;
+  return JSON.parse(
+    JSON.stringify(PeerConfigSchema, (key, value: unknown) => (key === 'required' ? undefined : value)),
+  ) as Record<string, unknown>;
 }

@@ -36,7 +36,8 @@ export type ParsedConstraint =
 /** One constraint; spaces around its parts do not count. */
 export function parseConstraint(text: string): ParsedConstraint {
   const m = /^\s*([A-Za-z0-9_./-]+)\s*(==|!=)\s*(\S(?:.*\S)?)\s*$/.exec(text);
-  if (!m) return { ok: false, error: `expected KEY==VALUE or KEY!=VALUE, such as node.labels.zone==eu, found '${text}'` };
+  if (!m)
+    return { ok: false, error: `expected KEY==VALUE or KEY!=VALUE, such as node.labels.zone==eu, found '${text}'` };
   const [, key = '', operator, value = ''] = m;
   const base = { text: `${key}${operator}${value}`, equal: operator === '==', value };
   const subject = Object.hasOwn(SUBJECTS, key) ? SUBJECTS[key] : undefined;
@@ -73,5 +74,11 @@ function actualOf(constraint: Constraint, node: ConstraintSubject): string | und
   }
 }
 
-const ARCHES: Readonly<Record<string, string>> = { x64: 'amd64', x86_64: 'amd64', aarch64: 'arm64', ia32: '386', i686: '386' };
+const ARCHES: Readonly<Record<string, string>> = {
+  x64: 'amd64',
+  x86_64: 'amd64',
+  aarch64: 'arm64',
+  ia32: '386',
+  i686: '386',
+};
 const canonicalArch = (arch: string): string => (Object.hasOwn(ARCHES, arch) ? (ARCHES[arch] ?? arch) : arch);

@@ -4,10 +4,27 @@ import { COMMAND_SCHEMAS } from './command-codec.ts';
 import type { Command } from './commands.ts';
 import { LIMITS } from './limits.ts';
 import {
-  Bytes, checker, type Checked, CLOSED, CopyFactSchema, FactsHeadSchema, GenerationSchema, IncarnationSchema, IndexSchema, NodeFactsSchema, NodeIdSchema, Null, Reason, SlotNumber, Str, SubmissionSchema,
-  TaskIdSchema, TermSchema, Whole,
+  Bytes,
+  type Checked,
+  CLOSED,
+  CopyFactSchema,
+  checker,
+  FactsHeadSchema,
+  GenerationSchema,
+  IncarnationSchema,
+  IndexSchema,
+  NodeFactsSchema,
+  NodeIdSchema,
+  Null,
+  Reason,
+  SlotNumber,
+  Str,
+  SubmissionSchema,
+  TaskIdSchema,
+  TermSchema,
+  Whole,
 } from './record-schemas.ts';
-import { WIRE_VERSION, type WIRE_CHANNELS, type WIRE_TOPICS } from './wire.ts';
+import { type WIRE_CHANNELS, type WIRE_TOPICS, WIRE_VERSION } from './wire.ts';
 
 // Messages between peers as bytes: dag-cbor of [wire version, message]. Everything a peer receives is checked here, once,
 // against a compiled schema; what does not fit is a value with a reason, never an exception.
@@ -20,14 +37,21 @@ const LEASES = 8192;
 /** Removed copies named in one delta. */
 const REMOVED = LIMITS.tasks;
 
-const define = <const T extends string, P extends Record<string, TSchema>>(type: T, fields: P) => Type.Object({ type: Type.Literal(type), ...fields }, CLOSED);
-const Literals = <const T extends readonly string[]>(values: T) => Type.Unsafe<T[number]>({ anyOf: values.map((v) => ({ const: v })) } as TSchema);
+const define = <const T extends string, P extends Record<string, TSchema>>(type: T, fields: P) =>
+  Type.Object({ type: Type.Literal(type), ...fields }, CLOSED);
+const Literals = <const T extends readonly string[]>(values: T) =>
+  Type.Unsafe<T[number]>({ anyOf: values.map((v) => ({ const: v })) } as TSchema);
 const list = <T extends TSchema>(item: T, maxItems: number) => Type.Array(item, { maxItems });
 
 // ---- membership ------------------------------------------------------------------------------------------------------
 
 const MemberUpdate = Type.Object(
-  { id: NodeIdSchema, status: Literals(['alive', 'suspect', 'agent-down', 'dead', 'left']), incarnation: IncarnationSchema, accusers: list(NodeIdSchema, LIMITS.peers) },
+  {
+    id: NodeIdSchema,
+    status: Literals(['alive', 'suspect', 'agent-down', 'dead', 'left']),
+    incarnation: IncarnationSchema,
+    accusers: list(NodeIdSchema, LIMITS.peers),
+  },
   CLOSED,
 );
 // Push-pull carries the whole list; the others a few.
@@ -37,7 +61,12 @@ const MEMBERSHIP = {
   ping: define('ping', probe),
   ack: define('ack', probe),
   'ping-req': define('ping-req', { seq: Whole(), target: NodeIdSchema }),
-  'ping-req-ack': define('ping-req-ack', { seq: Whole(), target: NodeIdSchema, agent: Type.Boolean(), boot: Type.Boolean() }),
+  'ping-req-ack': define('ping-req-ack', {
+    seq: Whole(),
+    target: NodeIdSchema,
+    agent: Type.Boolean(),
+    boot: Type.Boolean(),
+  }),
   updates: define('updates', updates),
   'push-pull': define('push-pull', { reply: Type.Boolean(), ...updates }),
 };
@@ -60,20 +89,54 @@ const LogEntry = Type.Object(
 );
 const entries = { entries: list(LogEntry, LIMITS.appendEntries) } as const;
 const RAFT = {
-  'vote-request': define('vote-request', { term: TermSchema, preVote: Type.Boolean(), transfer: Type.Boolean(), lastIndex: IndexSchema, lastTerm: TermSchema, rank: Type.Number() }),
+  'vote-request': define('vote-request', {
+    term: TermSchema,
+    preVote: Type.Boolean(),
+    transfer: Type.Boolean(),
+    lastIndex: IndexSchema,
+    lastTerm: TermSchema,
+    rank: Type.Number(),
+  }),
   'vote-reply': define('vote-reply', { term: TermSchema, preVote: Type.Boolean(), granted: Type.Boolean() }),
-  append: define('append', { term: TermSchema, prevIndex: IndexSchema, prevTerm: TermSchema, ...entries, commit: IndexSchema, round: Whole(), learner: Type.Boolean() }),
-  'append-reply': define('append-reply', { term: TermSchema, ok: Type.Boolean(), index: IndexSchema, hintTerm: TermSchema, round: Whole(), applied: IndexSchema, mayVote: Type.Boolean() }),
-  'snapshot-offer': define('snapshot-offer', { term: TermSchema, index: IndexSchema, lastTerm: TermSchema, membership: Membership }),
+  append: define('append', {
+    term: TermSchema,
+    prevIndex: IndexSchema,
+    prevTerm: TermSchema,
+    ...entries,
+    commit: IndexSchema,
+    round: Whole(),
+    learner: Type.Boolean(),
+  }),
+  'append-reply': define('append-reply', {
+    term: TermSchema,
+    ok: Type.Boolean(),
+    index: IndexSchema,
+    hintTerm: TermSchema,
+    round: Whole(),
+    applied: IndexSchema,
+    mayVote: Type.Boolean(),
+  }),
+  'snapshot-offer': define('snapshot-offer', {
+    term: TermSchema,
+    index: IndexSchema,
+    lastTerm: TermSchema,
+    membership: Membership,
+  }),
   'timeout-now': define('timeout-now', { term: TermSchema }),
   'read-request': define('read-request', { id: Whole() }),
   'read-reply': define('read-reply', { id: Whole(), index: IndexSchema, ok: Type.Boolean() }),
 };
-const CommittedEntries = Type.Object({ prevIndex: IndexSchema, prevTerm: TermSchema, ...entries, commit: IndexSchema }, CLOSED);
+const CommittedEntries = Type.Object(
+  { prevIndex: IndexSchema, prevTerm: TermSchema, ...entries, commit: IndexSchema },
+  CLOSED,
+);
 
 // ---- leases ----------------------------------------------------------------------------------------------------------
 
-const Leases = list(Type.Object({ taskId: TaskIdSchema, slot: SlotNumber, generation: GenerationSchema }, CLOSED), LEASES);
+const Leases = list(
+  Type.Object({ taskId: TaskIdSchema, slot: SlotNumber, generation: GenerationSchema }, CLOSED),
+  LEASES,
+);
 const LEASE = {
   'lease-renew': define('lease-renew', { seq: Whole(), leases: Leases, released: Leases }),
   'lease-ack': define('lease-ack', { seq: Whole(), acked: Leases, refused: Leases }),
@@ -96,7 +159,10 @@ const Delta = Type.Object(
 const FACTS = {
   'facts-full': define('facts-full', { facts: NodeFactsSchema }),
   'facts-delta': define('facts-delta', { delta: Delta }),
-  'facts-digest': define('facts-digest', { digest: list(Type.Tuple([NodeIdSchema, IncarnationSchema, Whole()]), LIMITS.peers), reply: Type.Boolean() }),
+  'facts-digest': define('facts-digest', {
+    digest: list(Type.Tuple([NodeIdSchema, IncarnationSchema, Whole()]), LIMITS.peers),
+    reply: Type.Boolean(),
+  }),
   'facts-want': define('facts-want', { nodes: list(NodeIdSchema, LIMITS.peers) }),
 };
 
@@ -104,24 +170,54 @@ const FACTS = {
 
 /** Commands as they stand in the log, without its version. */
 const CommandMessage = Type.Unsafe<Command>(
-  Type.Union(Object.values(COMMAND_SCHEMAS).map(({ properties: { v: _v, ...fields } }) => Type.Object(fields as unknown as Record<string, TSchema>, CLOSED))),
+  Type.Union(
+    Object.values(COMMAND_SCHEMAS).map(({ properties: { v: _v, ...fields } }) =>
+      Type.Object(fields as unknown as Record<string, TSchema>, CLOSED),
+    ),
+  ),
 );
 const ApplyResult = Type.Union([
   Type.Object({ ok: Type.Literal(true) }, CLOSED),
-  Type.Object({ ok: Type.Literal(false), code: Literals(['name_in_use', 'not_found', 'stale', 'already_exists', 'refused', 'limit']), reason: Reason }, CLOSED),
+  Type.Object(
+    {
+      ok: Type.Literal(false),
+      code: Literals(['name_in_use', 'not_found', 'stale', 'already_exists', 'refused', 'limit']),
+      reason: Reason,
+    },
+    CLOSED,
+  ),
 ]);
 const CONTROL = {
   submission: define('submission', { submission: SubmissionSchema }),
-  'submission-verdict': define('submission-verdict', { id: TaskIdSchema, verdict: Literals(['accepted', 'refused', 'busy']), index: IndexSchema, reason: Reason }),
+  'submission-verdict': define('submission-verdict', {
+    id: TaskIdSchema,
+    verdict: Literals(['accepted', 'refused', 'busy']),
+    index: IndexSchema,
+    reason: Reason,
+  }),
   propose: define('propose', { requestId: Whole(), command: CommandMessage }),
-  'propose-result': define('propose-result', { requestId: Whole(), ok: Type.Boolean(), index: IndexSchema, result: Null(ApplyResult), reason: Reason }),
+  'propose-result': define('propose-result', {
+    requestId: Whole(),
+    ok: Type.Boolean(),
+    index: IndexSchema,
+    result: Null(ApplyResult),
+    reason: Reason,
+  }),
 };
 
 // ---- what goes where -------------------------------------------------------------------------------------------------
 
 type MessageOf<T extends Record<string, TSchema>> = { [K in keyof T]: Static<T[K]> }[keyof T];
-const CHANNELS = { membership: MEMBERSHIP, raft: RAFT, lease: LEASE, facts: FACTS, control: CONTROL } as const satisfies Record<Channel, Record<string, TSchema>>;
-export type WireMessage = { [C in Channel]: { readonly channel: C; readonly message: MessageOf<(typeof CHANNELS)[C]> } }[Channel];
+const CHANNELS = {
+  membership: MEMBERSHIP,
+  raft: RAFT,
+  lease: LEASE,
+  facts: FACTS,
+  control: CONTROL,
+} as const satisfies Record<Channel, Record<string, TSchema>>;
+export type WireMessage = {
+  [C in Channel]: { readonly channel: C; readonly message: MessageOf<(typeof CHANNELS)[C]> };
+}[Channel];
 
 const MEMBERS = { updates: MEMBERSHIP.updates, 'facts-delta': FACTS['facts-delta'] };
 export type WireGossip =
@@ -133,7 +229,10 @@ type Check = (value: unknown) => Checked<unknown>;
 const byType = (schemas: Record<string, TSchema>): Check => {
   const checks = new Map<string, Check>(Object.entries(schemas).map(([type, schema]) => [type, checker(schema)]));
   return (value) => {
-    const type = typeof value === 'object' && value !== null && 'type' in value && typeof value.type === 'string' ? value.type : '';
+    const type =
+      typeof value === 'object' && value !== null && 'type' in value && typeof value.type === 'string'
+        ? value.type
+        : '';
     const check = checks.get(type);
     return check === undefined ? { ok: false, error: `unknown message '${type.slice(0, 64)}'` } : check(value);
   };
@@ -145,7 +244,11 @@ const channelChecks: Readonly<Record<Channel, Check>> = {
   facts: byType(FACTS),
   control: byType(CONTROL),
 };
-const topicChecks: Readonly<Record<Topic, Check>> = { tasks: checker(SubmissionSchema), members: byType(MEMBERS), log: checker(CommittedEntries) };
+const topicChecks: Readonly<Record<Topic, Check>> = {
+  tasks: checker(SubmissionSchema),
+  members: byType(MEMBERS),
+  log: checker(CommittedEntries),
+};
 
 /** The channel is not in the bytes: the transport carries it. */
 export function encodeMessage(_channel: Channel, message: object): Uint8Array {
@@ -174,7 +277,10 @@ export function decodeGossip(topic: Topic, bytes: Uint8Array): Checked<WireGossi
 function open(bytes: Uint8Array, check: Check): Checked<unknown> {
   const decoded = decodeCbor(bytes, LIMITS.rpcFrameBytes);
   if (!decoded.ok) return decoded;
-  if (!Array.isArray(decoded.value) || decoded.value.length !== 2) return { ok: false, error: 'is not [version, message]' };
+  if (!Array.isArray(decoded.value) || decoded.value.length !== 2)
+    return { ok: false, error: 'is not [version, message]' };
   const [version, message] = decoded.value as [unknown, unknown];
-  return version === WIRE_VERSION ? check(message) : { ok: false, error: `wire version ${String(version)}, this peer speaks ${WIRE_VERSION}` };
+  return version === WIRE_VERSION
+    ? check(message)
+    : { ok: false, error: `wire version ${String(version)}, this peer speaks ${WIRE_VERSION}` };
 }

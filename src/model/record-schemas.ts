@@ -13,7 +13,11 @@ const MAX = Number.MAX_SAFE_INTEGER;
 export const Whole = (minimum = 0, maximum: number = MAX) => Type.Integer({ minimum, maximum });
 export const Str = (maxLength: number) => Type.String({ maxLength });
 export const Null = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
-export const Bytes = Type.Refine(Type.Unsafe<Uint8Array>(Type.Unknown()), (v) => v instanceof Uint8Array, () => 'must be bytes');
+export const Bytes = Type.Refine(
+  Type.Unsafe<Uint8Array>(Type.Unknown()),
+  (v) => v instanceof Uint8Array,
+  () => 'must be bytes',
+);
 const Id = <T>(pattern: string) => Type.Unsafe<T>(Type.String({ pattern }));
 const Num = <T>(minimum = 0) => Type.Unsafe<T>(Type.Integer({ minimum, maximum: MAX }));
 
@@ -27,7 +31,11 @@ export const WallSchema = Num<WallMs>();
 export const SlotNumber = Whole(0, LIMITS.replicasPerTask - 1);
 
 export const GenerationSchema = Type.Object(
-  { epoch: Whole(0, 999_999_999), g: Whole(0, 999_999_999_999_999), provisional: Type.Optional(Type.Object({ caretaker: NodeIdSchema, n: Whole(0, 999_999_999) }, CLOSED)) },
+  {
+    epoch: Whole(0, 999_999_999),
+    g: Whole(0, 999_999_999_999_999),
+    provisional: Type.Optional(Type.Object({ caretaker: NodeIdSchema, n: Whole(0, 999_999_999) }, CLOSED)),
+  },
   CLOSED,
 );
 
@@ -40,22 +48,56 @@ export const Availability = Type.Union([Type.Literal('active'), Type.Literal('dr
 export const Reason = Str(2048);
 export const Evidence = Type.Array(Str(1024), { maxItems: 64 });
 
-export const ClusterSchema = Type.Object({ clusterId: ClusterIdSchema, epoch: Whole(0, 999_999_999), epochId: Str(128), name: Str(128) }, CLOSED);
-
-/** A peer as it asks to be admitted (PeerRecord without admittedAt). */
-export const PeerSchema = Type.Object(
-  { nodeId: NodeIdSchema, name: PeerName, addresses: Addresses, labels: Labels, priority: Type.Integer({ minimum: -1_000_000, maximum: 1_000_000 }), witness: Type.Boolean(), availability: Availability },
+export const ClusterSchema = Type.Object(
+  { clusterId: ClusterIdSchema, epoch: Whole(0, 999_999_999), epochId: Str(128), name: Str(128) },
   CLOSED,
 );
 
-export const InvitationSchema = Type.Object({ id: Type.String({ pattern: '^[A-Za-z0-9_-]{1,128}$' }), key: Str(128), expiresAt: WallSchema, usesLeft: Whole(0, 1_000_000) }, CLOSED);
+/** A peer as it asks to be admitted (PeerRecord without admittedAt). */
+export const PeerSchema = Type.Object(
+  {
+    nodeId: NodeIdSchema,
+    name: PeerName,
+    addresses: Addresses,
+    labels: Labels,
+    priority: Type.Integer({ minimum: -1_000_000, maximum: 1_000_000 }),
+    witness: Type.Boolean(),
+    availability: Availability,
+  },
+  CLOSED,
+);
 
-export const SubmissionSchema = Type.Object({ id: TaskIdSchema, spec: TaskSpec, nonce: Str(128), expiresAt: WallSchema, from: NodeIdSchema }, CLOSED);
+export const InvitationSchema = Type.Object(
+  {
+    id: Type.String({ pattern: '^[A-Za-z0-9_-]{1,128}$' }),
+    key: Str(128),
+    expiresAt: WallSchema,
+    usesLeft: Whole(0, 1_000_000),
+  },
+  CLOSED,
+);
+
+export const SubmissionSchema = Type.Object(
+  { id: TaskIdSchema, spec: TaskSpec, nonce: Str(128), expiresAt: WallSchema, from: NodeIdSchema },
+  CLOSED,
+);
 
 const CopyStateSchema = Type.Union([
-  Type.Literal('preparing'), Type.Literal('starting'), Type.Literal('running'), Type.Literal('backoff'), Type.Literal('stopping'), Type.Literal('stopped'), Type.Literal('finished'), Type.Literal('failed'),
+  Type.Literal('preparing'),
+  Type.Literal('starting'),
+  Type.Literal('running'),
+  Type.Literal('backoff'),
+  Type.Literal('stopping'),
+  Type.Literal('stopped'),
+  Type.Literal('finished'),
+  Type.Literal('failed'),
 ]);
-const HealthSchema = Type.Union([Type.Literal('none'), Type.Literal('starting'), Type.Literal('healthy'), Type.Literal('unhealthy')]);
+const HealthSchema = Type.Union([
+  Type.Literal('none'),
+  Type.Literal('starting'),
+  Type.Literal('healthy'),
+  Type.Literal('unhealthy'),
+]);
 export const ExitCode = Null(Type.Integer({ minimum: -2_147_483_648, maximum: 4_294_967_295 }));
 
 export const CopyFactSchema = Type.Object(
@@ -70,7 +112,17 @@ export const CopyFactSchema = Type.Object(
     restarts: Whole(),
     error: Str(8192),
     handle: Str(256),
-    ports: Type.Array(Type.Object({ container: Whole(0, 65535), host: Whole(0, 65535), protocol: Type.Union([Type.Literal('tcp'), Type.Literal('udp')]) }, CLOSED), { maxItems: 256 }),
+    ports: Type.Array(
+      Type.Object(
+        {
+          container: Whole(0, 65535),
+          host: Whole(0, 65535),
+          protocol: Type.Union([Type.Literal('tcp'), Type.Literal('udp')]),
+        },
+        CLOSED,
+      ),
+      { maxItems: 256 },
+    ),
   },
   CLOSED,
 );
@@ -95,7 +147,13 @@ const Load = Type.Object(
     temperatureC: Null(Type.Number()),
     battery: Null(Type.Object({ percent: Type.Number(), charging: Type.Boolean() }, CLOSED)),
     fansRpm: Type.Array(Type.Number(), { maxItems: 64 }),
-    gpus: Type.Array(Type.Object({ usage: Null(Type.Number()), memoryUsedBytes: Null(Type.Number()), temperatureC: Null(Type.Number()) }, CLOSED), { maxItems: 64 }),
+    gpus: Type.Array(
+      Type.Object(
+        { usage: Null(Type.Number()), memoryUsedBytes: Null(Type.Number()), temperatureC: Null(Type.Number()) },
+        CLOSED,
+      ),
+      { maxItems: 64 },
+    ),
   },
   CLOSED,
 );
@@ -122,17 +180,25 @@ const FACTS_HEAD = {
   images: Type.Array(Str(512), { maxItems: 4096 }),
 } as const;
 export const FactsHeadSchema = Type.Object(FACTS_HEAD, CLOSED);
-export const NodeFactsSchema = Type.Object({ ...FACTS_HEAD, copies: Type.Array(CopyFactSchema, { maxItems: LIMITS.tasks }) }, CLOSED);
+export const NodeFactsSchema = Type.Object(
+  { ...FACTS_HEAD, copies: Type.Array(CopyFactSchema, { maxItems: LIMITS.tasks }) },
+  CLOSED,
+);
 
 export type Checked<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly error: string };
 
 /** Compiled on first use: what a peer never receives costs it nothing. */
 export function checker<S extends TSchema>(schema: S): (value: unknown) => Checked<Static<S>> {
-  let compiled: { Check(value: unknown): boolean; Errors(value: unknown): { instancePath: string; message: string }[] } | undefined;
+  let compiled:
+    | { Check(value: unknown): boolean; Errors(value: unknown): { instancePath: string; message: string }[] }
+    | undefined;
   return (value) => {
     compiled ??= Compile(schema);
     if (compiled.Check(value)) return { ok: true, value: value as Static<S> };
     const first = compiled.Errors(value)[0];
-    return { ok: false, error: first === undefined ? 'does not fit its schema' : `${first.instancePath || 'message'} ${first.message}` };
+    return {
+      ok: false,
+      error: first === undefined ? 'does not fit its schema' : `${first.instancePath || 'message'} ${first.message}`,
+    };
   };
 }

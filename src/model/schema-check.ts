@@ -60,8 +60,8 @@ export function describeValue(value: unknown): string {
   return typeof value === 'number' || typeof value === 'boolean' ? String(value) : typeof value;
 }
 
-function check(schema: Node, value: unknown, path: string, issues: FieldIssue[]): void {
-  const wrong = (expected = expectation(schema)): void => {
+function check(schema: Node, value: unknown, path: string, issues: FieldIssue[]): undefined {
+  const wrong = (expected = expectation(schema)): undefined => {
     issues.push({ path, message: `expected ${expected}, found ${describeValue(value)}` });
   };
   if (schema.unit !== undefined) return checkUnit(schema, value, wrong);
@@ -84,7 +84,8 @@ function check(schema: Node, value: unknown, path: string, issues: FieldIssue[])
       return isRecord(value) ? checkObject(schema, value, path, issues) : wrong();
     case 'array':
       if (!Array.isArray(value) || value.length < (schema.minItems ?? 0)) return wrong();
-      if (value.length > (schema.maxItems ?? Number.POSITIVE_INFINITY)) return wrong(`at most ${schema.maxItems} entries`);
+      if (value.length > (schema.maxItems ?? Number.POSITIVE_INFINITY))
+        return wrong(`at most ${schema.maxItems} entries`);
       for (const [i, item] of value.entries()) check(schema.items ?? {}, item, joinPath(path, i), issues);
       return;
     case 'string':
@@ -105,7 +106,7 @@ function check(schema: Node, value: unknown, path: string, issues: FieldIssue[])
   }
 }
 
-function checkObject(schema: Node, value: Record<string, unknown>, path: string, issues: FieldIssue[]): void {
+function checkObject(schema: Node, value: Record<string, unknown>, path: string, issues: FieldIssue[]): undefined {
   const properties = schema.properties ?? {};
   const patterns = Object.entries(schema.patternProperties ?? {});
   for (const [key, item] of Object.entries(value)) {
@@ -117,13 +118,21 @@ function checkObject(schema: Node, value: Record<string, unknown>, path: string,
     }
     const matching = patterns.find(([pattern]) => new RegExp(pattern).test(key));
     if (matching !== undefined) check(matching[1], item, at, issues);
-    else if (patterns.length > 0) issues.push({ path: at, message: `expected ${schema.names ?? `a name of the form ${patterns[0]?.[0]}`}, found '${key}'` });
-    else if (schema.additionalProperties === false) issues.push({ path: at, message: unknownKey(schema, key, Object.keys(properties)) });
+    else if (patterns.length > 0)
+      issues.push({
+        path: at,
+        message: `expected ${schema.names ?? `a name of the form ${patterns[0]?.[0]}`}, found '${key}'`,
+      });
+    else if (schema.additionalProperties === false)
+      issues.push({ path: at, message: unknownKey(schema, key, Object.keys(properties)) });
   }
   for (const key of schema.required ?? []) {
     if (value[key] === undefined) {
       const node = properties[key];
-      issues.push({ path: joinPath(path, key), message: `is required: expected ${node ? expectation(node) : 'a value'}` });
+      issues.push({
+        path: joinPath(path, key),
+        message: `is required: expected ${node ? expectation(node) : 'a value'}`,
+      });
     }
   }
 }
@@ -134,14 +143,15 @@ function unknownKey(schema: Node, key: string, known: readonly string[]): string
   return `unknown field '${key}'${hint}`;
 }
 
-function checkString(schema: Node, value: unknown, wrong: (expected?: string) => void): void {
+function checkString(schema: Node, value: unknown, wrong: (expected?: string) => undefined): undefined {
   if (typeof value !== 'string') return wrong();
-  if (value.length > (schema.maxLength ?? Number.POSITIVE_INFINITY)) return wrong(`at most ${schema.maxLength} characters`);
+  if (value.length > (schema.maxLength ?? Number.POSITIVE_INFINITY))
+    return wrong(`at most ${schema.maxLength} characters`);
   if (value.length < (schema.minLength ?? 0)) return wrong();
   if (schema.pattern !== undefined && !new RegExp(schema.pattern).test(value)) wrong();
 }
 
-function checkUnit(schema: Node, value: unknown, wrong: (expected?: string) => void): void {
+function checkUnit(schema: Node, value: unknown, wrong: (expected?: string) => undefined): undefined {
   const amount = schema.unit === 'bytes' ? parseBytes(value) : parseDurationMs(value);
   if (amount === undefined || !within(schema, amount)) wrong();
 }
@@ -201,7 +211,8 @@ function expectation(schema: Node): string {
 const plural = (text: string): string => (text === 'text' ? 'texts' : text.replace(/^an? /, ''));
 
 function range(schema: Node): string {
-  const show = (n: number): string => (schema.unit === 'bytes' ? formatBytes(n) : schema.unit === 'duration' ? formatDuration(n) : String(n));
+  const show = (n: number): string =>
+    schema.unit === 'bytes' ? formatBytes(n) : schema.unit === 'duration' ? formatDuration(n) : String(n);
   const max = schema.maximum === Number.MAX_SAFE_INTEGER ? undefined : schema.maximum;
   if (schema.minimum !== undefined && max !== undefined) return ` from ${show(schema.minimum)} to ${show(max)}`;
   if (schema.minimum !== undefined && schema.minimum !== 0) return ` of at least ${show(schema.minimum)}`;

@@ -2,7 +2,9 @@
  * Splits a command line into words as a POSIX shell does for plain words and quotes; nothing is expanded (no variables,
  * globs or operators). An error names what is open or not supported.
  */
-export function shellWords(line: string): { readonly ok: true; readonly words: string[] } | { readonly ok: false; readonly error: string } {
+export function shellWords(
+  line: string,
+): { readonly ok: true; readonly words: string[] } | { readonly ok: false; readonly error: string } {
   const words: string[] = [];
   let word: string | undefined;
   for (let i = 0; i < line.length; i++) {

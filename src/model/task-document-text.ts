@@ -20,7 +20,15 @@ export type TaskDocumentsResult =
 export function parseTaskDocuments(text: string, format: 'yaml' | 'json', source?: string): TaskDocumentsResult {
   const place = (line: number): string => (source === undefined ? `line ${line}` : `${source}:${line}`);
   const read = readSource(text, format);
-  if (!read.ok) return { ok: false, issues: read.errors.map((e) => ({ path: '', line: e.line, message: `${e.message} (${place(e.line)}, column ${e.column})` })) };
+  if (!read.ok)
+    return {
+      ok: false,
+      issues: read.errors.map((e) => ({
+        path: '',
+        line: e.line,
+        message: `${e.message} (${place(e.line)}, column ${e.column})`,
+      })),
+    };
   const specs: TaskSpec[] = [];
   const documents: unknown[] = [];
   const issues: LocatedIssue[] = [];
@@ -39,12 +47,18 @@ export function parseTaskDocuments(text: string, format: 'yaml' | 'json', source
       if (!result.ok) continue;
       const line = document.lineOf(joinPath(base, 'name'));
       const earlier = firstUse.get(result.spec.name);
-      if (earlier !== undefined) issues.push({ path: joinPath(base, 'name'), line, message: `the name ${result.spec.name} is given twice, first at ${place(earlier)} (${place(line)})` });
+      if (earlier !== undefined)
+        issues.push({
+          path: joinPath(base, 'name'),
+          line,
+          message: `the name ${result.spec.name} is given twice, first at ${place(earlier)} (${place(line)})`,
+        });
       firstUse.set(result.spec.name, earlier ?? line);
       specs.push(result.spec);
       documents.push(value);
     }
   }
-  if (specs.length === 0 && issues.length === 0) issues.push({ path: '', line: 1, message: `holds no task (${place(1)})` });
+  if (specs.length === 0 && issues.length === 0)
+    issues.push({ path: '', line: 1, message: `holds no task (${place(1)})` });
   return issues.length === 0 ? { ok: true, specs, documents } : { ok: false, issues };
 }

@@ -33,7 +33,12 @@ export function readSource(text: string, format: 'yaml' | 'json'): SourceResult 
     }
   }
   const lines = new LineCounter();
-  const parsed = parseAllDocuments(text, { lineCounter: lines, prettyErrors: false, version: '1.2', logLevel: 'silent' });
+  const parsed = parseAllDocuments(text, {
+    lineCounter: lines,
+    prettyErrors: false,
+    version: '1.2',
+    logLevel: 'silent',
+  });
   const documents: Document[] = 'empty' in parsed ? [] : [...parsed];
   const errors = documents.flatMap((d) => d.errors).slice(0, MAX_ERRORS);
   if (errors.length > 0) {
@@ -46,7 +51,12 @@ export function readSource(text: string, format: 'yaml' | 'json'): SourceResult 
     };
   }
   try {
-    return { ok: true, documents: documents.filter((d) => d.contents !== null).map((d) => ({ value: d.toJS() as unknown, lineOf: (path) => lineOf(d, lines, path) })) };
+    return {
+      ok: true,
+      documents: documents
+        .filter((d) => !isEmpty(d))
+        .map((d) => ({ value: d.toJS() as unknown, lineOf: (path) => lineOf(d, lines, path) })),
+    };
   } catch (error) {
     return failure(1, 1, error instanceof Error ? error.message : String(error));
   }
@@ -57,10 +67,29 @@ function failure(line: number, column: number, message: string): SourceResult {
 }
 
 function jsonFailure(text: string, message: string): SourceResult {
+  const before = text.slice(0, jsonErrorAt(text, message));
+  return failure(
+    before.split('\n').length,
+    before.length - before.lastIndexOf('\n'),
+    message.replace(/ \(line \d+ column \d+\)$/, ''),
+  );
+}
+
+/** V8 names the position, or quotes up to ten characters on either side of the one it did not expect. */
+function jsonErrorAt(text: string, message: string): number {
   const position = /position (\d+)/.exec(message);
-  const before = text.slice(0, position ? Number(position[1]) : text.length);
-  const line = before.split('\n').length;
-  return failure(line, before.length - before.lastIndexOf('\n'), message.replace(/ \(line \d+ column \d+\)$/, ''));
+  if (position) return Number(position[1]);
+  const quoted = /^Unexpected token '(.)', (\.\.\.)?"([\s\S]*)"(?:\.\.\. | )is not valid JSON$/.exec(message);
+  if (!quoted) return text.length;
+  const [, token = '', cut, excerpt = ''] = quoted;
+  const start = Math.max(0, text.indexOf(excerpt));
+  return cut === undefined ? Math.max(0, text.indexOf(token)) : start + 10;
+}
+
+/** Nothing between two separators, or after the last. */
+function isEmpty(doc: Document): boolean {
+  const { contents } = doc;
+  return contents === null || (isScalar(contents) && contents.value === null && (contents.source ?? '') === '');
 }
 
 function lineOf(doc: Document, lines: LineCounter, path: string): number {

@@ -11,8 +11,8 @@ export interface PeerStart {
   /** Undefined: the first peer, or one that has joined before. */
   readonly token?: string;
   readonly witness?: boolean;
-  /** Several peers on one machine: any free port of the loopback interface instead of the usual one. */
-  readonly sharedMachine?: boolean;
+  /** Several peers on one machine: this port of the loopback interface, and no engine, since none could lose its own. */
+  readonly localPort?: number;
   readonly labels?: Readonly<Record<string, string>>;
 }
 
@@ -34,7 +34,7 @@ export function peerCommand(start: PeerStart): string[] {
     peerProgram(),
     ...['--data-dir', start.dataDir, '--name', start.name],
     ...(start.token === undefined ? [] : ['--join', start.token]),
-    ...(start.sharedMachine ? ['--listen', '/ip4/127.0.0.1/tcp/0', '--no-mdns'] : []),
+    ...(start.localPort === undefined ? [] : ['--listen', `/ip4/127.0.0.1/tcp/${start.localPort}`, '--runtime', 'process', '--no-mdns']),
     ...(start.witness ? ['--witness'] : []),
     ...labels,
   ];

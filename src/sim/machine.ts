@@ -107,7 +107,7 @@ export class Machine {
     this.#writer.local('incarnation', String(this.#incarnation));
     this.peer = createPeer({
       self: this.id, config: this.world.config, seed: `${this.world.seed}/${this.index}/${life}`, incarnation: incarnation(this.#incarnation),
-      consensus, state, pending, seeds: this.#seeds, rank: this.index,
+      consensus, state, pending, seeds: this.#seeds, rank: this.index / 100,
       adoptedLeases: [...this.#deadlines.values()].map((d) => ({ key: d.key, deadline: monoMs(d.deadline) })),
     }, this.now());
     this.post({ type: 'host-facts', head: this.world.hostFacts(this) });

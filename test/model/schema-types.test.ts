@@ -1,9 +1,9 @@
 import type { Static } from 'typebox';
 import { expect, expectTypeOf, it } from 'vitest';
-import type { CommittedEntries, GossipMessage } from '../../src/core/peer/types.ts';
+import type { RaftMessage } from '../../src/core/consensus/types.ts';
 import type { LeaseMessage } from '../../src/core/lease/types.ts';
 import type { MembershipMessage } from '../../src/core/membership/types.ts';
-import type { RaftMessage } from '../../src/core/consensus/types.ts';
+import type { CommittedEntries, GossipMessage } from '../../src/core/peer/types.ts';
 import { COMMAND_SCHEMAS } from '../../src/model/command-codec.ts';
 import type { Command, CommandType } from '../../src/model/commands.ts';
 import type { NodeFacts } from '../../src/model/facts.ts';
@@ -15,7 +15,13 @@ import type { PeerRecord, Submission } from '../../src/model/records.ts';
 // The model imports nothing of the cores, so the schemas of their messages stand beside the types. Here both are held
 // together, in both directions, by the type checker.
 
-type Deep<T> = T extends Uint8Array | string | number | boolean | null | undefined ? T : T extends readonly [infer A, infer B, infer C] ? [Deep<A>, Deep<B>, Deep<C>] : T extends readonly (infer I)[] ? Deep<I>[] : { -readonly [K in keyof T]: Deep<T[K]> };
+type Deep<T> = T extends Uint8Array | string | number | boolean | null | undefined
+  ? T
+  : T extends readonly [infer A, infer B, infer C]
+    ? [Deep<A>, Deep<B>, Deep<C>]
+    : T extends readonly (infer I)[]
+      ? Deep<I>[]
+      : { -readonly [K in keyof T]: Deep<T[K]> };
 type Message<C extends WireMessage['channel']> = Extract<WireMessage, { channel: C }>['message'];
 
 it('schemas and types say the same', () => {
@@ -34,6 +40,8 @@ it('schemas and types say the same', () => {
   expectTypeOf<Deep<NodeFacts>>().toExtend<Static<typeof NodeFactsSchema>>();
   expectTypeOf<Static<typeof PeerSchema>>().toExtend<Omit<PeerRecord, 'admittedAt'>>();
   expectTypeOf<Static<typeof SubmissionSchema>>().toExtend<Submission>();
-  expectTypeOf<{ [K in CommandType]: Omit<Static<(typeof COMMAND_SCHEMAS)[K]>, 'v'> }[CommandType]>().toExtend<Command>();
+  expectTypeOf<
+    { [K in CommandType]: Omit<Static<(typeof COMMAND_SCHEMAS)[K]>, 'v'> }[CommandType]
+  >().toExtend<Command>();
   expect(Object.keys(COMMAND_SCHEMAS)).toHaveLength(16);
 });

@@ -41,6 +41,8 @@ export interface Office {
   /** Commands handed to consensus, and what became of them: an assignment on its way bars renewals of its slot. */
   proposed(commands: readonly Command[]): void;
   settled(command: Command): void;
+  /** A command of the master's own was applied with this result. */
+  outcome(command: Command, ok: boolean): void;
   proposalDone(ok: boolean): void;
   nextWake(): MonoMs | undefined;
   waiting(): ReadonlyMap<TaskId, Waiting>;
@@ -96,6 +98,9 @@ export function createOffice(self: NodeId, config: PeerConfig, ledTerm: () => Te
       const n = assigning.get(slotText(command)) ?? 0;
       if (n > 1) assigning.set(slotText(command), n - 1);
       else assigning.delete(slotText(command));
+    },
+    outcome: (command, ok) => {
+      if (!ok && (command.type === 'slot.assign' || command.type === 'slot.close')) master.mark({ refused: [{ taskId: command.taskId, slot: command.slot }] });
     },
     proposalDone: (ok) => master.proposalDone(ok),
     nextWake: () => master.nextWake(),

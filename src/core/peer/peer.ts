@@ -223,6 +223,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     const tasks = new Set(results.flatMap((r) => r.tasks));
     let credentials = false;
     for (const { command, result, events } of results) {
+      if (command.type !== 'unreadable' && command.by === self) office.outcome(command, result.ok);
       for (const event of events) hub.emit({ type: 'notify', notice: { type: 'cluster-event', event } });
       if (command.type === 'slot.assign' && result.ok) serveDirectly(command.node);
       else if (command.type === 'slot.end') workshopDo(workshop.endCommitted(command.taskId, command.slot, command.generation, now, wall));

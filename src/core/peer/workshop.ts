@@ -37,7 +37,7 @@ export interface Workshop {
 }
 
 /** Room between the renewal numbers of two lives of a peer (an answer to an earlier life must not fit this one). */
-const SEQS_PER_INCARNATION = 2 ** 24;
+const SEQS_PER_INCARNATION = 2 ** 30;
 
 export interface WorkshopOptions {
   readonly self: NodeId;
@@ -55,7 +55,7 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
   let mine: ReadonlySet<TaskId> = new Set();
   let current = false;
   let adopted = options.adopted;
-  let leaseKeys = '';
+  let leaseKeys = '|';
   let now = 0 as MonoMs;
   let wall = 0 as WallMs;
   let out: WorkshopEffect[] = [];
@@ -90,10 +90,12 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
       }
     }
     const keys = reconcile.leaseKeys();
-    const text = keys.map(leaseText).sort().join(' ');
+    const ending = reconcile.endingKeys();
+    if (keys.length === 0 && ending.length === 0 && leaseKeys === '|') return;
+    const text = `${keys.map(leaseText).sort().join(' ')}|${ending.map(leaseText).sort().join(' ')}`;
     if (text === leaseKeys) return;
     leaseKeys = text;
-    hold(holder.desired(keys, now));
+    hold(holder.desired(keys, now, ending));
   }
 
   function desired(state: ClusterState): DesiredCopy[] {

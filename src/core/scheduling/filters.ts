@@ -34,7 +34,8 @@ export interface Machine {
 }
 
 /** As kept in `used.hostPorts`: `8080/tcp`. */
-export const hostPortKey = (port: { readonly host: number; readonly protocol: string }): string => `${port.host}/${port.protocol}`;
+export const hostPortKey = (port: { readonly host: number; readonly protocol: string }): string =>
+  `${port.host}/${port.protocol}`;
 
 export function prepare(request: PlacementRequest): Prepared {
   const { spec } = request;
@@ -50,7 +51,10 @@ export function prepare(request: PlacementRequest): Prepared {
   };
 }
 
-export const prepareMachine = (candidate: Candidate): Machine => ({ candidate, images: new Set(candidate.images.map(normalizeImage)) });
+export const prepareMachine = (candidate: Candidate): Machine => ({
+  candidate,
+  images: new Set(candidate.images.map(normalizeImage)),
+});
 
 const plural = (n: number, one: string): string => `${number(n)} ${one}${n === 1 ? '' : 's'}`;
 const number = (n: number): string => String(Math.round(n * 100) / 100);
@@ -59,7 +63,8 @@ const free = (total: number, used: number): number => Math.max(0, total - used);
 const EPSILON = 1e-9;
 const verb = (one: boolean, singular: string, other: string): string => (one ? singular : other);
 
-const failing = (r: Prepared, c: Candidate): Constraint | undefined => r.constraints.find((x) => !matchesConstraint(x, c));
+const failing = (r: Prepared, c: Candidate): Constraint | undefined =>
+  r.constraints.find((x) => !matchesConstraint(x, c));
 const missingDevices = (r: Prepared, c: Candidate): string[] => r.spec.devices.filter((d) => !c.devices.includes(d));
 const takenPorts = (r: Prepared, c: Candidate): string[] => r.hostPorts.filter((p) => c.used.hostPorts.has(p));
 
@@ -74,7 +79,8 @@ const constraint: Filter = {
   name: 'constraint',
   passes: (r, { candidate }) => r.badConstraint === undefined && failing(r, candidate) === undefined,
   reason: (r, { candidate }) => r.badConstraint ?? `does not match ${failing(r, candidate)?.text ?? ''}`,
-  summary: (r, one) => r.badConstraint ?? `${verb(one, 'does', 'do')} not match ${r.constraints.map((x) => x.text).join(', ')}`,
+  summary: (r, one) =>
+    r.badConstraint ?? `${verb(one, 'does', 'do')} not match ${r.constraints.map((x) => x.text).join(', ')}`,
 };
 
 const runtime: Filter = {
@@ -108,7 +114,8 @@ const cpu: Filter = {
 const memory: Filter = {
   name: 'memory',
   passes: (r, { candidate: c }) => r.spec.memoryBytes === 0 || c.used.memoryBytes + r.spec.memoryBytes <= c.memoryBytes,
-  reason: (r, { candidate: c }) => `needs ${formatBytes(r.spec.memoryBytes)} of memory, ${formatBytes(free(c.memoryBytes, c.used.memoryBytes))} free`,
+  reason: (r, { candidate: c }) =>
+    `needs ${formatBytes(r.spec.memoryBytes)} of memory, ${formatBytes(free(c.memoryBytes, c.used.memoryBytes))} free`,
   summary: (r, one) => `${verb(one, 'lacks', 'lack')} memory (${formatBytes(r.spec.memoryBytes)} wanted)`,
 };
 
@@ -133,4 +140,15 @@ const hostPort: Filter = {
   summary: (r, one) => `${verb(one, 'has', 'have')} the port ${r.hostPorts.join(' or ')} taken`,
 };
 
-export const FILTERS: readonly Filter[] = [avoid, constraint, runtime, fence, image, cpu, memory, gpu, device, hostPort];
+export const FILTERS: readonly Filter[] = [
+  avoid,
+  constraint,
+  runtime,
+  fence,
+  image,
+  cpu,
+  memory,
+  gpu,
+  device,
+  hostPort,
+];

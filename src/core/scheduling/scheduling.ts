@@ -4,8 +4,8 @@ import type { Candidate, Placement, PlacementRequest, Rejection } from './types.
 // Which machine runs a slot: filters, then scores, as in swarmkit's scheduler (moby/swarmkit, manager/scheduler), with its
 // Explain: a slot that waits says why, machine by machine. README.md beside this file has the order of the scores.
 
-export { hostPortKey } from './filters.ts';
 export { parseConstraint } from '../../model/constraint.ts';
+export { hostPortKey } from './filters.ts';
 
 export interface PlaceOptions {
   /** `present` (default): only machines that list the image. `prefer`: the others too, after them (they can fetch it). */
@@ -16,7 +16,11 @@ export interface PlaceOptions {
  * Places each slot on one of the machines, highest priority first and otherwise in the order given; the answers are in the
  * order of decision. Changes only `used` and `copiesOf` of the candidates, so that each slot sees those before it. Pure.
  */
-export function place(requests: readonly PlacementRequest[], candidates: readonly Candidate[], options: PlaceOptions = {}): Placement[] {
+export function place(
+  requests: readonly PlacementRequest[],
+  candidates: readonly Candidate[],
+  options: PlaceOptions = {},
+): Placement[] {
   const filters = options.image === 'prefer' ? FILTERS.filter((f) => f.name !== 'image') : FILTERS;
   const machines = candidates.map(prepareMachine);
   const byPriority = [...requests].sort((a, b) => b.spec.priority - a.spec.priority);
@@ -68,7 +72,11 @@ const SHARE_STEP = 0.05;
 const LOAD_STEP = 0.25;
 
 function scoreOf({ request, spec, image }: Prepared, { candidate: c, images }: Machine): Score {
-  const share = Math.max(ratio(c.used.cpus, c.cpus), ratio(c.used.memoryBytes, c.memoryBytes), ratio(c.used.copies * NOMINAL_CORES, c.cpus));
+  const share = Math.max(
+    ratio(c.used.cpus, c.cpus),
+    ratio(c.used.memoryBytes, c.memoryBytes),
+    ratio(c.used.copies * NOMINAL_CORES, c.cpus),
+  );
   return {
     ofTask: c.copiesOf.get(request.taskId) ?? 0,
     imageMissing: spec.runtime === 'docker' && !images.has(image) ? 1 : 0,
@@ -79,7 +87,8 @@ function scoreOf({ request, spec, image }: Prepared, { candidate: c, images }: M
   };
 }
 
-const ratio = (used: number, total: number): number => (total > 0 ? used / total : used > 0 ? Number.MAX_SAFE_INTEGER : 0);
+const ratio = (used: number, total: number): number =>
+  total > 0 ? used / total : used > 0 ? Number.MAX_SAFE_INTEGER : 0;
 
 function compareScore(a: Score, b: Score): number {
   return (
@@ -113,7 +122,11 @@ function explain(prepared: Prepared, machines: readonly Machine[], filters: read
     const filter = filters.find((f) => !f.passes(prepared, machine));
     if (filter === undefined) continue;
     counts.set(filter, (counts.get(filter) ?? 0) + 1);
-    rejections.push({ node: machine.candidate.id, filter: filter.name, reason: `${machine.candidate.name}: ${filter.reason(prepared, machine)}` });
+    rejections.push({
+      node: machine.candidate.id,
+      filter: filter.name,
+      reason: `${machine.candidate.name}: ${filter.reason(prepared, machine)}`,
+    });
   }
   return { ok: false, request: prepared.request, reason: summarize(prepared, counts, machines.length), rejections };
 }
@@ -124,7 +137,14 @@ function summarize(prepared: Prepared, counts: ReadonlyMap<Filter, number>, mach
   const parts = [...counts].sort(([, a], [, b]) => b - a);
   return parts
     .map(([filter, n], i) => {
-      const who = n === machines ? (n === 1 ? 'the only machine' : `all ${n} machines`) : i === 0 ? `${n} of ${machines} machines` : String(n);
+      const who =
+        n === machines
+          ? n === 1
+            ? 'the only machine'
+            : `all ${n} machines`
+          : i === 0
+            ? `${n} of ${machines} machines`
+            : String(n);
       return `${who} ${filter.summary(prepared, n === 1)}`;
     })
     .join(', ');

@@ -40,8 +40,19 @@ export interface Rejection {
 }
 
 export type Placement =
-  | { readonly ok: true; readonly request: PlacementRequest; readonly node: NodeId; readonly reason: string; readonly evidence: readonly string[] }
-  | { readonly ok: false; readonly request: PlacementRequest; readonly reason: string; readonly rejections: readonly Rejection[] };
+  | {
+      readonly ok: true;
+      readonly request: PlacementRequest;
+      readonly node: NodeId;
+      readonly reason: string;
+      readonly evidence: readonly string[];
+    }
+  | {
+      readonly ok: false;
+      readonly request: PlacementRequest;
+      readonly reason: string;
+      readonly rejections: readonly Rejection[];
+    };
 
 /*
  * place(requests, candidates): Placement[]    pure; changes only `used` and `copiesOf` of the candidates given.

@@ -1,7 +1,16 @@
 import type { ApplyResult, Command } from '../../model/commands.ts';
 import { LIMITS } from '../../model/limits.ts';
 import type { InvitationRecord, PeerRecord, TaskRecord } from '../../model/records.ts';
-import { addEvent, type Change, decided, deletePeer, type DecisionDraft, putPeer, putTask, withSlot } from './change.ts';
+import {
+  addEvent,
+  type Change,
+  type DecisionDraft,
+  decided,
+  deletePeer,
+  putPeer,
+  putTask,
+  withSlot,
+} from './change.ts';
 import { CLUSTER_KEY, invitationKey, settingKey } from './keys.ts';
 import { OK, refused } from './results.ts';
 import type { ClusterState } from './types.ts';
@@ -16,11 +25,14 @@ type Of<T extends Command['type']> = Extract<Command, { type: T }>;
  */
 export function clusterInit(c: Change, { cluster, founder }: Of<'cluster.init'>): ApplyResult {
   const known = c.state.cluster;
-  if (known !== undefined && (known.clusterId !== cluster.clusterId || cluster.epoch <= known.epoch)) return refused('already_exists', `the cluster ${known.name} exists already`);
+  if (known !== undefined && (known.clusterId !== cluster.clusterId || cluster.epoch <= known.epoch))
+    return refused('already_exists', `the cluster ${known.name} exists already`);
   c.state.cluster = cluster;
   c.puts.set(CLUSTER_KEY, cluster);
-  if (!c.state.peers.has(founder.nodeId)) putPeer(c, { ...founder, name: freeName(c.state, founder.name), admittedAt: c.index });
-  if (known === undefined) addEvent(c, 'cluster.created', cluster.name, `cluster ${cluster.name} created by ${founder.name}`);
+  if (!c.state.peers.has(founder.nodeId))
+    putPeer(c, { ...founder, name: freeName(c.state, founder.name), admittedAt: c.index });
+  if (known === undefined)
+    addEvent(c, 'cluster.created', cluster.name, `cluster ${cluster.name} created by ${founder.name}`);
   else addEvent(c, 'cluster.recovered', cluster.name, `epoch ${cluster.epoch} begins on ${founder.name}`);
   return OK;
 }
@@ -67,8 +79,15 @@ export function peerUpdate(c: Change, { nodeId, patch }: Of<'peer.update'>): App
     availability: patch.availability ?? known.availability,
   };
   putPeer(c, record);
-  if (record.availability !== known.availability) addEvent(c, `peer.${record.availability}`, record.name, `${record.name} is now ${record.availability === 'drain' ? 'drained: it gets nothing new' : 'active'}`);
-  else if (patch.addresses === undefined || Object.keys(patch).length > 1) addEvent(c, 'peer.updated', record.name, `${record.name}: ${Object.keys(patch).join(', ')} changed`);
+  if (record.availability !== known.availability)
+    addEvent(
+      c,
+      `peer.${record.availability}`,
+      record.name,
+      `${record.name} is now ${record.availability === 'drain' ? 'drained: it gets nothing new' : 'active'}`,
+    );
+  else if (patch.addresses === undefined || Object.keys(patch).length > 1)
+    addEvent(c, 'peer.updated', record.name, `${record.name}: ${Object.keys(patch).join(', ')} changed`);
   return OK;
 }
 
@@ -106,9 +125,15 @@ export function invitationAdd(c: Change, { invitation }: Of<'invitation.add'>): 
   if (c.state.invitations.has(invitation.id)) return refused('already_exists', 'an invitation with this id exists');
   const spent = [...c.state.invitations.values()].filter((i) => i.expiresAt <= c.at || i.usesLeft <= 0);
   for (const id of spent.map((i) => i.id).sort()) deleteInvitation(c, id);
-  if (c.state.invitations.size >= LIMITS.invitations) return refused('limit', `${LIMITS.invitations} invitations stand already; take some back`);
+  if (c.state.invitations.size >= LIMITS.invitations)
+    return refused('limit', `${LIMITS.invitations} invitations stand already; take some back`);
   putInvitation(c, invitation);
-  addEvent(c, 'invitation.added', invitation.id, `invitation for ${invitation.usesLeft} peer${invitation.usesLeft === 1 ? '' : 's'}`);
+  addEvent(
+    c,
+    'invitation.added',
+    invitation.id,
+    `invitation for ${invitation.usesLeft} peer${invitation.usesLeft === 1 ? '' : 's'}`,
+  );
   return OK;
 }
 
@@ -136,7 +161,8 @@ export function settingSet(c: Change, { key, value }: Of<'setting.set'>): ApplyR
     c.puts.set(settingKey(key), null);
     return OK;
   }
-  if (!c.state.settings.has(key) && c.state.settings.size >= LIMITS.settings) return refused('limit', `${LIMITS.settings} settings stand already`);
+  if (!c.state.settings.has(key) && c.state.settings.size >= LIMITS.settings)
+    return refused('limit', `${LIMITS.settings} settings stand already`);
   c.state.settings.set(key, value);
   c.puts.set(settingKey(key), value);
   return OK;

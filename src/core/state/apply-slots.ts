@@ -2,14 +2,16 @@ import type { ApplyResult, Command } from '../../model/commands.ts';
 import { formatGeneration, type Generation, sameGeneration } from '../../model/generation.ts';
 import type { NodeId } from '../../model/ids.ts';
 import type { SlotRecord, SlotState, TaskRecord } from '../../model/records.ts';
-import { addEvent, type Change, decided, type DecisionDraft, putTask, withSlot } from './change.ts';
+import { addEvent, type Change, type DecisionDraft, decided, putTask, withSlot } from './change.ts';
 import { OK, refused } from './results.ts';
 import type { ClusterState } from './types.ts';
 
 // Who runs a slot. The rules of fencing stand here: a generation is given once, to one node, and only when no other is open.
 
 type Of<T extends Command['type']> = Extract<Command, { type: T }>;
-type Found = { readonly ok: true; readonly task: TaskRecord; readonly slot: SlotRecord } | (ApplyResult & { readonly ok: false });
+type Found =
+  | { readonly ok: true; readonly task: TaskRecord; readonly slot: SlotRecord }
+  | (ApplyResult & { readonly ok: false });
 
 /** The only generation the next assignment of a slot may bear: above all before it, in the epoch of the cluster. */
 export function nextGeneration(state: ClusterState, slot: SlotRecord): Generation {
@@ -20,7 +22,8 @@ function find(c: Change, command: Of<'slot.assign' | 'slot.close' | 'slot.releas
   const task = c.state.tasks.get(command.taskId);
   const slot = task?.slots[command.slot];
   if (task === undefined) return { ok: false, code: 'not_found', reason: `no task ${command.taskId}` };
-  if (slot === undefined) return { ok: false, code: 'not_found', reason: `task ${task.spec.name} has no slot ${command.slot}` };
+  if (slot === undefined)
+    return { ok: false, code: 'not_found', reason: `task ${task.spec.name} has no slot ${command.slot}` };
   return { ok: true, task, slot };
 }
 
@@ -28,18 +31,42 @@ export function slotAssign(c: Change, command: Of<'slot.assign'>): ApplyResult {
   const found = find(c, command);
   if (!found.ok) return found;
   const { task, slot } = found;
-  if (slot.state.kind === 'assigned') return refused('stale', `slot ${slot.slot} is assigned with generation ${formatGeneration(slot.generation)}; it must be closed first`);
+  if (slot.state.kind === 'assigned')
+    return refused(
+      'stale',
+      `slot ${slot.slot} is assigned with generation ${formatGeneration(slot.generation)}; it must be closed first`,
+    );
   const next = nextGeneration(c.state, slot);
   if (command.generation.provisional !== undefined || !sameGeneration(command.generation, next)) {
-    return refused('stale', `the next generation of slot ${slot.slot} is ${formatGeneration(next)}, not ${formatGeneration(command.generation)}`);
+    return refused(
+      'stale',
+      `the next generation of slot ${slot.slot} is ${formatGeneration(next)}, not ${formatGeneration(command.generation)}`,
+    );
   }
   if (task.desired === 'stopped') return refused('refused', `task ${task.spec.name} is stopped`);
-  if (slot.state.kind === 'finished' || slot.state.kind === 'failed') return refused('refused', `slot ${slot.slot} has ${slot.state.kind}; it runs again when it is restarted`);
+  if (slot.state.kind === 'finished' || slot.state.kind === 'failed')
+    return refused('refused', `slot ${slot.slot} has ${slot.state.kind}; it runs again when it is restarted`);
   const unfit = unfitness(c.state, command.node);
   if (unfit !== undefined) return refused('refused', unfit);
-  const after: SlotRecord = { slot: slot.slot, generation: next, state: { kind: 'assigned', node: command.node, at: c.at } };
-  change(c, task, after, { slot: slot.slot, what: 'assigned', generation: next, node: command.node, reason: command.reason, evidence: command.evidence });
-  addEvent(c, 'slot.assigned', label(task, after), `${label(task, after)} goes to ${nameOf(c.state, command.node)}: ${command.reason}`);
+  const after: SlotRecord = {
+    slot: slot.slot,
+    generation: next,
+    state: { kind: 'assigned', node: command.node, at: c.at },
+  };
+  change(c, task, after, {
+    slot: slot.slot,
+    what: 'assigned',
+    generation: next,
+    node: command.node,
+    reason: command.reason,
+    evidence: command.evidence,
+  });
+  addEvent(
+    c,
+    'slot.assigned',
+    label(task, after),
+    `${label(task, after)} goes to ${nameOf(c.state, command.node)}: ${command.reason}`,
+  );
   return OK;
 }
 
@@ -55,11 +82,24 @@ export function slotClose(c: Change, command: Of<'slot.close'>): ApplyResult {
   const found = find(c, command);
   if (!found.ok) return found;
   const { task, slot } = found;
-  if (slot.state.kind !== 'assigned' || !sameGeneration(slot.generation, command.generation)) return notOpen(slot, command.generation);
+  if (slot.state.kind !== 'assigned' || !sameGeneration(slot.generation, command.generation))
+    return notOpen(slot, command.generation);
   const { node } = slot.state;
   const after = withState(slot, { kind: 'closed', node, at: c.at, reason: command.reason });
-  change(c, task, after, { slot: slot.slot, what: 'closed', generation: slot.generation, node, reason: command.reason, evidence: command.evidence });
-  addEvent(c, 'slot.closed', label(task, after), `${label(task, after)} is taken from ${nameOf(c.state, node)}: ${command.reason}`);
+  change(c, task, after, {
+    slot: slot.slot,
+    what: 'closed',
+    generation: slot.generation,
+    node,
+    reason: command.reason,
+    evidence: command.evidence,
+  });
+  addEvent(
+    c,
+    'slot.closed',
+    label(task, after),
+    `${label(task, after)} is taken from ${nameOf(c.state, node)}: ${command.reason}`,
+  );
   return OK;
 }
 
@@ -71,7 +111,14 @@ export function slotRelease(c: Change, command: Of<'slot.release'>): ApplyResult
   if (!current(slot, command.generation)) return notOpen(slot, command.generation);
   const node = holderOf(slot);
   const after = withState(slot, { kind: 'pending', reason: command.reason });
-  change(c, task, after, { slot: slot.slot, what: 'closed', generation: slot.generation, node, reason: `released: ${command.reason}`, evidence: [] });
+  change(c, task, after, {
+    slot: slot.slot,
+    what: 'closed',
+    generation: slot.generation,
+    node,
+    reason: `released: ${command.reason}`,
+    evidence: [],
+  });
   addEvent(c, 'slot.released', label(task, after), `${label(task, after)} is free again: ${command.reason}`);
   return OK;
 }
@@ -87,7 +134,12 @@ export function slotEnd(c: Change, command: Of<'slot.end'>): ApplyResult {
   const after = withState(slot, { kind: outcome, node, exitCode, error, at: c.at });
   const reason = error === '' ? `exit code ${exitCode ?? 'unknown'}` : error;
   change(c, task, after, { slot: slot.slot, what: outcome, generation: slot.generation, node, reason, evidence: [] });
-  addEvent(c, `slot.${outcome}`, label(task, after), `${label(task, after)} ${outcome} on ${nameOf(c.state, node)}: ${reason}`);
+  addEvent(
+    c,
+    `slot.${outcome}`,
+    label(task, after),
+    `${label(task, after)} ${outcome} on ${nameOf(c.state, node)}: ${reason}`,
+  );
   return OK;
 }
 
@@ -98,7 +150,10 @@ const holderOf = (slot: SlotRecord): NodeId | null =>
   slot.state.kind === 'assigned' || slot.state.kind === 'closed' ? slot.state.node : null;
 
 function notOpen(slot: SlotRecord, generation: Generation): ApplyResult {
-  return refused('stale', `generation ${formatGeneration(generation)} of slot ${slot.slot} is not open: it is ${slot.state.kind} at ${formatGeneration(slot.generation)}`);
+  return refused(
+    'stale',
+    `generation ${formatGeneration(generation)} of slot ${slot.slot} is not open: it is ${slot.state.kind} at ${formatGeneration(slot.generation)}`,
+  );
 }
 
 const withState = (slot: SlotRecord, state: SlotState): SlotRecord => ({ ...slot, state });
@@ -107,5 +162,6 @@ function change(c: Change, task: TaskRecord, slot: SlotRecord, decision: Decisio
   putTask(c, task, decided(c, withSlot(task, slot), decision));
 }
 
-const label = (task: TaskRecord, slot: SlotRecord): string => (task.spec.replicas > 1 ? `${task.spec.name}.${slot.slot}` : task.spec.name);
+const label = (task: TaskRecord, slot: SlotRecord): string =>
+  task.spec.replicas > 1 ? `${task.spec.name}.${slot.slot}` : task.spec.name;
 const nameOf = (state: ClusterState, node: NodeId): string => state.peers.get(node)?.name ?? node;

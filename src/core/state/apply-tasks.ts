@@ -2,7 +2,7 @@ import type { ApplyResult, Command } from '../../model/commands.ts';
 import { type WallMs, wallMs } from '../../model/ids.ts';
 import { LIMITS } from '../../model/limits.ts';
 import type { SlotRecord, SlotState, Submission, TaskRecord } from '../../model/records.ts';
-import { addEvent, type Change, decided, type DecisionDraft, putTask, putVerdict, WHOLE_TASK } from './change.ts';
+import { addEvent, type Change, type DecisionDraft, decided, putTask, putVerdict, WHOLE_TASK } from './change.ts';
 import { OK, refused } from './results.ts';
 import { sameValue } from './stable.ts';
 
@@ -16,15 +16,21 @@ export function taskSubmit(c: Change, { submission }: Of<'task.submit'>): ApplyR
   const settled = settledBefore(c, submission);
   if (settled !== undefined) return settled;
   const { state } = c;
-  if (state.verdicts.size >= LIMITS.rememberedSubmissions) return refused('limit', `${LIMITS.rememberedSubmissions} submissions are remembered already; try again later`);
+  if (state.verdicts.size >= LIMITS.rememberedSubmissions)
+    return refused('limit', `${LIMITS.rememberedSubmissions} submissions are remembered already; try again later`);
   const refuse = (result: ApplyResult & { ok: false }): ApplyResult => {
     rememberRefusal(c, id, result.reason, expiresAt);
     return result;
   };
   if (expiresAt <= c.at) return refuse({ ok: false, code: 'refused', reason: 'the submission has expired' });
-  if (state.taskNames.has(spec.name)) return refuse({ ok: false, code: 'name_in_use', reason: `a task called ${spec.name} exists` });
-  if (state.tasks.size >= LIMITS.tasks) return refuse({ ok: false, code: 'limit', reason: `the cluster holds ${LIMITS.tasks} tasks already` });
-  const slots = Array.from({ length: spec.replicas }, (_, slot): SlotRecord => ({ slot, generation: { epoch: epochOf(c), g: 0 }, state: pending('new') }));
+  if (state.taskNames.has(spec.name))
+    return refuse({ ok: false, code: 'name_in_use', reason: `a task called ${spec.name} exists` });
+  if (state.tasks.size >= LIMITS.tasks)
+    return refuse({ ok: false, code: 'limit', reason: `the cluster holds ${LIMITS.tasks} tasks already` });
+  const slots = Array.from(
+    { length: spec.replicas },
+    (_, slot): SlotRecord => ({ slot, generation: { epoch: epochOf(c), g: 0 }, state: pending('new') }),
+  );
   const record: TaskRecord = {
     id,
     spec,
@@ -58,7 +64,8 @@ function settledBefore(c: Change, submission: Submission): ApplyResult | undefin
 export function taskRefuse(c: Change, command: Of<'task.refuse'>): ApplyResult {
   if (c.state.tasks.has(command.id)) return refused('already_exists', `task ${command.id} was accepted before`);
   if (c.state.verdicts.has(command.id)) return OK;
-  if (c.state.verdicts.size >= LIMITS.rememberedSubmissions) return refused('limit', `${LIMITS.rememberedSubmissions} submissions are remembered already`);
+  if (c.state.verdicts.size >= LIMITS.rememberedSubmissions)
+    return refused('limit', `${LIMITS.rememberedSubmissions} submissions are remembered already`);
   rememberRefusal(c, command.id, command.reason, command.expiresAt);
   return OK;
 }
@@ -79,7 +86,9 @@ export function taskUpdate(c: Change, { taskId, spec }: Of<'task.update'>): Appl
   if (before === undefined) return refused('not_found', `no task ${taskId}`);
   const bearer = c.state.taskNames.get(spec.name);
   if (bearer !== undefined && bearer !== taskId) return refused('name_in_use', `a task called ${spec.name} exists`);
-  const kept = before.slots.slice(0, spec.replicas).map((s) => (before.desired === 'running' ? again(s, 'updated') : s));
+  const kept = before.slots
+    .slice(0, spec.replicas)
+    .map((s) => (before.desired === 'running' ? again(s, 'updated') : s));
   const slots = [...kept, ...newSlots(c, kept.length, spec.replicas, before.desired)];
   const change = describeUpdate(before, spec);
   const after = { ...before, spec, specVersion: before.specVersion + 1, slots };
@@ -94,7 +103,11 @@ export function taskUpdate(c: Change, { taskId, spec }: Of<'task.update'>): Appl
  */
 function newSlots(c: Change, from: number, to: number, desired: TaskRecord['desired']): SlotRecord[] {
   const state = pending(desired === 'running' ? 'new' : 'stopped');
-  return Array.from({ length: Math.max(0, to - from) }, (_, i) => ({ slot: from + i, generation: { epoch: epochOf(c), g: c.index }, state }));
+  return Array.from({ length: Math.max(0, to - from) }, (_, i) => ({
+    slot: from + i,
+    generation: { epoch: epochOf(c), g: c.index },
+    state,
+  }));
 }
 
 function describeUpdate(before: TaskRecord, spec: TaskRecord['spec']): string {
@@ -109,14 +122,20 @@ export function taskDesire(c: Change, { taskId, desired, restart }: Of<'task.des
   if (before === undefined) return refused('not_found', `no task ${taskId}`);
   if (desired === 'stopped') {
     if (before.desired === 'stopped') return OK;
-    const slots = before.slots.map((s): SlotRecord => (s.state.kind === 'finished' || s.state.kind === 'failed' ? s : { ...s, state: pending('stopped') }));
+    const slots = before.slots.map(
+      (s): SlotRecord =>
+        s.state.kind === 'finished' || s.state.kind === 'failed' ? s : { ...s, state: pending('stopped') },
+    );
     putTask(c, before, decided(c, { ...before, desired, slots }, forTask('stopped', 'ordered')));
     addEvent(c, 'task.stopped', before.spec.name, `task ${before.spec.name} stopped`);
     return OK;
   }
   if (before.desired === 'running' && !restart) return OK;
   const why = restart ? 'restarted' : 'started';
-  const slots = before.slots.map((s): SlotRecord => (s.state.kind === 'pending' && s.state.reason === 'stopped' ? { ...s, state: pending(why) } : again(s, why)));
+  const slots = before.slots.map(
+    (s): SlotRecord =>
+      s.state.kind === 'pending' && s.state.reason === 'stopped' ? { ...s, state: pending(why) } : again(s, why),
+  );
   const after = { ...before, desired, slots, specVersion: before.specVersion + (restart ? 1 : 0) };
   putTask(c, before, decided(c, after, forTask('restarted', restart ? 'restart ordered' : 'start ordered')));
   addEvent(c, `task.${why}`, before.spec.name, `task ${before.spec.name} ${why}`);
@@ -138,5 +157,12 @@ const pending = (reason: string): SlotState => ({ kind: 'pending', reason });
 /** An ended slot waits to run again; the others go on as they are. */
 const again = (slot: SlotRecord, reason: string): SlotRecord =>
   slot.state.kind === 'finished' || slot.state.kind === 'failed' ? { ...slot, state: pending(reason) } : slot;
-const forTask = (what: DecisionDraft['what'], reason: string): DecisionDraft => ({ slot: WHOLE_TASK, what, generation: null, node: null, reason, evidence: [] });
+const forTask = (what: DecisionDraft['what'], reason: string): DecisionDraft => ({
+  slot: WHOLE_TASK,
+  what,
+  generation: null,
+  node: null,
+  reason,
+  evidence: [],
+});
 const epochOf = (c: Change): number => c.state.cluster?.epoch ?? 0;

@@ -1,6 +1,13 @@
 import type { LogIndex, NodeId, TaskId, WallMs } from '../../model/ids.ts';
 import { LIMITS } from '../../model/limits.ts';
-import type { ClusterEvent, Decision, PeerRecord, SlotRecord, SubmissionVerdict, TaskRecord } from '../../model/records.ts';
+import type {
+  ClusterEvent,
+  Decision,
+  PeerRecord,
+  SlotRecord,
+  SubmissionVerdict,
+  TaskRecord,
+} from '../../model/records.ts';
 import { decisionKey, eventKey, peerKey, slotKey, taskKey, taskMeta, verdictKey } from './keys.ts';
 import type { ClusterState, SlotRef, SlotText } from './types.ts';
 
@@ -79,7 +86,8 @@ function putTaskName(state: ClusterState, before: TaskRecord | undefined, after:
 }
 
 function putTaskMeta(c: Change, id: TaskId, before: TaskRecord | undefined, after: TaskRecord | undefined): void {
-  const same = before?.spec === after?.spec && before?.specVersion === after?.specVersion && before?.desired === after?.desired;
+  const same =
+    before?.spec === after?.spec && before?.specVersion === after?.specVersion && before?.desired === after?.desired;
   if (!same) c.puts.set(taskKey(id), after === undefined ? null : taskMeta(after));
 }
 
@@ -97,9 +105,8 @@ export function indexSlot(state: ClusterState, task: TaskRecord, slot: SlotRecor
   const ref: SlotRef = { taskId: task.id, slot: slot.slot };
   if (slot.state.kind === 'assigned') {
     const { node } = slot.state;
-    let ofNode = state.assignments.get(node);
-    if (ofNode === undefined) state.assignments.set(node, (ofNode = new Map()));
-    ofNode.set(text, ref);
+    const ofNode = state.assignments.get(node) ?? new Map<SlotText, SlotRef>();
+    state.assignments.set(node, ofNode.set(text, ref));
     state.openSlots.set(text, ref);
   } else if (task.desired === 'running') {
     if (slot.state.kind === 'pending') state.pendingSlots.set(text, ref);

@@ -19,7 +19,8 @@ export function createForgetQueue(): ForgetQueue {
   const sink = (): void => {
     for (let i = 0; ; ) {
       let least = i;
-      for (const child of [2 * i + 1, 2 * i + 2]) if (child < heap.length && before(at(child), at(least))) least = child;
+      for (const child of [2 * i + 1, 2 * i + 2])
+        if (child < heap.length && before(at(child), at(least))) least = child;
       if (least === i) return;
       swap(i, least);
       i = least;

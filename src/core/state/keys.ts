@@ -13,7 +13,8 @@ export const verdictKey = (id: TaskId): string => `verdict/${id}`;
 export const eventKey = (event: ClusterEvent): string => `event/${pad(event.index, 16)}`;
 export const taskKey = (id: TaskId): string => `task/${id}`;
 export const slotKey = (id: TaskId, slot: number): string => `slot/${id}/${pad(slot, 4)}`;
-export const decisionKey = (id: TaskId, d: Decision): string => `decision/${id}/${pad(d.index, 16)}.${pad(d.slot + 1, 4)}`;
+export const decisionKey = (id: TaskId, d: Decision): string =>
+  `decision/${id}/${pad(d.index, 16)}.${pad(d.slot + 1, 4)}`;
 
 /** A task's record without the parts that have keys of their own. */
 export type TaskMeta = Omit<TaskRecord, 'slots' | 'decisions'>;

@@ -1,8 +1,29 @@
 import type { LogIndex, NodeId, TaskId } from '../../model/ids.ts';
-import type { ClusterEvent, ClusterRecord, Decision, InvitationRecord, PeerRecord, SlotRecord, SubmissionVerdict, TaskRecord } from '../../model/records.ts';
+import type {
+  ClusterEvent,
+  ClusterRecord,
+  Decision,
+  InvitationRecord,
+  PeerRecord,
+  SlotRecord,
+  SubmissionVerdict,
+  TaskRecord,
+} from '../../model/records.ts';
 import { indexSlot } from './change.ts';
 import { createForgetQueue } from './forget-queue.ts';
-import { CLUSTER_KEY, decisionKey, eventKey, invitationKey, peerKey, settingKey, slotKey, taskKey, type TaskMeta, taskMeta, verdictKey } from './keys.ts';
+import {
+  CLUSTER_KEY,
+  decisionKey,
+  eventKey,
+  invitationKey,
+  peerKey,
+  settingKey,
+  slotKey,
+  type TaskMeta,
+  taskKey,
+  taskMeta,
+  verdictKey,
+} from './keys.ts';
 import { createHash, stableText } from './stable.ts';
 import type { ClusterState, StatePut } from './types.ts';
 
@@ -33,12 +54,14 @@ export function* dumpState(state: ClusterState): Generator<StatePut> {
   if (state.cluster !== undefined) yield { key: CLUSTER_KEY, value: state.cluster };
   // A task id may be the beginning of another: `a/` and `a-b/` sort with their slash.
   const taskIds = [...state.tasks.keys()].sort((a, b) => compare(`${a}/`, `${b}/`));
-  for (const id of taskIds) for (const d of state.tasks.get(id)?.decisions ?? []) yield { key: decisionKey(id, d), value: d };
+  for (const id of taskIds)
+    for (const d of state.tasks.get(id)?.decisions ?? []) yield { key: decisionKey(id, d), value: d };
   for (const event of state.events) yield { key: eventKey(event), value: event };
   for (const id of sorted(state.invitations)) yield { key: invitationKey(id), value: state.invitations.get(id) };
   for (const id of sorted(state.peers)) yield { key: peerKey(id), value: state.peers.get(id) };
   for (const key of sorted(state.settings)) yield { key: settingKey(key), value: state.settings.get(key) };
-  for (const id of taskIds) for (const slot of state.tasks.get(id)?.slots ?? []) yield { key: slotKey(id, slot.slot), value: slot };
+  for (const id of taskIds)
+    for (const slot of state.tasks.get(id)?.slots ?? []) yield { key: slotKey(id, slot.slot), value: slot };
   for (const id of sorted(state.tasks)) yield { key: taskKey(id), value: taskMeta(state.tasks.get(id) as TaskRecord) };
   for (const id of sorted(state.verdicts)) yield { key: verdictKey(id), value: state.verdicts.get(id) };
 }
@@ -101,7 +124,13 @@ export function restoreState(pairs: Iterable<StatePut>, applied: LogIndex): Clus
   return state;
 }
 
-function restoreTask(state: ClusterState, id: TaskId, meta: TaskMeta, slots: SlotRecord[], decisions: Decision[]): void {
+function restoreTask(
+  state: ClusterState,
+  id: TaskId,
+  meta: TaskMeta,
+  slots: SlotRecord[],
+  decisions: Decision[],
+): void {
   const task: TaskRecord = {
     ...meta,
     slots: slots.sort((a, b) => a.slot - b.slot),

@@ -44,4 +44,4 @@ export function createHash(): Hash {
   };
 }
 
-const rotate = (n: number, by: number): number => ((n << by) | (n >>> (32 - by))) | 0;
+const rotate = (n: number, by: number): number => (n << by) | (n >>> (32 - by)) | 0;

@@ -1,7 +1,15 @@
 import { decodeCommand } from '../../model/command-codec.ts';
 import type { ApplyResult, Command } from '../../model/commands.ts';
 import { assertNever, type LogIndex } from '../../model/ids.ts';
-import { clusterInit, invitationAdd, invitationRemove, peerAdmit, peerRemove, peerUpdate, settingSet } from './apply-cluster.ts';
+import {
+  clusterInit,
+  invitationAdd,
+  invitationRemove,
+  peerAdmit,
+  peerRemove,
+  peerUpdate,
+  settingSet,
+} from './apply-cluster.ts';
 import { slotAssign, slotClose, slotEnd, slotRelease } from './apply-slots.ts';
 import { taskDesire, taskRefuse, taskRemove, taskSubmit, taskUpdate } from './apply-tasks.ts';
 import { type Change, forgetVerdicts } from './change.ts';
@@ -21,7 +29,16 @@ export { createState, dumpState, restoreState, stateDigest } from './snapshot.ts
  * the change alone. A refused command changes nothing, apart from the verdict on its submission and what had expired.
  */
 export function apply(state: ClusterState, index: LogIndex, command: Command): Applied {
-  const c: Change = { state, index, by: command.by, at: command.at, puts: new Map(), events: [], tasks: new Set(), peersChanged: false };
+  const c: Change = {
+    state,
+    index,
+    by: command.by,
+    at: command.at,
+    puts: new Map(),
+    events: [],
+    tasks: new Set(),
+    peersChanged: false,
+  };
   const result = index <= state.applied ? refused('stale', `entry ${index} is applied already`) : run(c, command);
   if (index > state.applied) {
     forgetVerdicts(c);

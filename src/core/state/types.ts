@@ -1,6 +1,13 @@
 import type { ApplyResult, Command } from '../../model/commands.ts';
 import type { ClusterId, LogIndex, NodeId, TaskId, WallMs } from '../../model/ids.ts';
-import type { ClusterEvent, ClusterRecord, InvitationRecord, PeerRecord, SubmissionVerdict, TaskRecord } from '../../model/records.ts';
+import type {
+  ClusterEvent,
+  ClusterRecord,
+  InvitationRecord,
+  PeerRecord,
+  SubmissionVerdict,
+  TaskRecord,
+} from '../../model/records.ts';
 
 // The replicated state machine: apply(state, index, command) changes the maps in place and says what changed. Everything
 // here is deterministic: the same log gives the same state, puts and results on every peer.

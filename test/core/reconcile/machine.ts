@@ -68,6 +68,9 @@ export function bench(config: Partial<ReconcileConfig> = {}) {
     get now() {
       return now;
     },
+    clock(t: number): void {
+      now = t;
+    },
     at(t: number): string[] {
       now = t;
       return run({ type: 'tick' });

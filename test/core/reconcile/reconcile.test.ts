@@ -191,8 +191,10 @@ describe('exclusive copies', () => {
     b.desired([job], true);
     b.lease(1, b.now + 3960);
     b.started(job);
-    // the agent was stalled: boot's kill is seen before this core's own timer
-    b.at(b.now + 5000);
+    // the agent was stalled: boot's kill is seen in the same turn as this core's own timer
+    b.clock(b.now + 5000);
+    expect(b.exited(job, 137)).toEqual([]);
+    expect(b.fact()?.state).toBe('preparing');
     const c = bench();
     c.listing([observed(job, { running: false, exitCode: 137 })]);
     expect(c.desired([job])).toEqual([]);

@@ -1,12 +1,34 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { apply, createState, dumpState, nextGeneration, restoreState, stateDigest } from '../../../src/core/state/state.ts';
+import {
+  apply,
+  createState,
+  dumpState,
+  nextGeneration,
+  restoreState,
+  stateDigest,
+} from '../../../src/core/state/state.ts';
 import type { ClusterState, StatePut } from '../../../src/core/state/types.ts';
 import { decodeCommand, encodeCommand } from '../../../src/model/command-codec.ts';
 import type { Command } from '../../../src/model/commands.ts';
 import { compareGeneration, type Generation } from '../../../src/model/generation.ts';
 import { logIndex, nodeId, taskId, wallMs } from '../../../src/model/ids.ts';
-import { admit, assign, close, desire, type Draft, end, HOUR, init, peer, release, remove, START, submit, update } from './fixtures.ts';
+import {
+  admit,
+  assign,
+  close,
+  type Draft,
+  desire,
+  end,
+  HOUR,
+  init,
+  peer,
+  release,
+  remove,
+  START,
+  submit,
+  update,
+} from './fixtures.ts';
 
 // Any sequence of commands, sensible or not: what was written equals what is held, a restored peer equals one that was there
 // all the time, the indexes equal a scan, generations strictly rise, and no removed id comes back.
@@ -18,21 +40,48 @@ const g = fc.integer({ min: 0, max: 4 });
 const replicas = fc.integer({ min: 0, max: 4 });
 
 const draft: fc.Arbitrary<Draft | 'assign-next'> = fc.oneof(
-  { weight: 4, arbitrary: fc.tuple(id, replicas, fc.constantFrom(undefined, 'shared')).map(([t, r, name]) => submit(t, { replicas: r, ...(name ? { name } : {}) })) },
+  {
+    weight: 4,
+    arbitrary: fc
+      .tuple(id, replicas, fc.constantFrom(undefined, 'shared'))
+      .map(([t, r, name]) => submit(t, { replicas: r, ...(name ? { name } : {}) })),
+  },
   { weight: 8, arbitrary: fc.constant('assign-next' as const) },
   { weight: 2, arbitrary: fc.tuple(id, slot, g, node).map(([t, s, n, p]) => assign(t, s, n, p)) },
   { weight: 4, arbitrary: fc.tuple(id, slot, g).map(([t, s, n]) => close(t, s, n)) },
   { weight: 2, arbitrary: fc.tuple(id, slot, g).map(([t, s, n]) => release(t, s, n)) },
   { weight: 2, arbitrary: fc.tuple(id, slot, g).map(([t, s, n]) => end(t, s, n, n % 2 ? 'finished' : 'failed')) },
   { weight: 2, arbitrary: fc.tuple(id, replicas).map(([t, r]) => update(t, { replicas: r })) },
-  { weight: 2, arbitrary: fc.tuple(id, fc.boolean(), fc.boolean()).map(([t, up, again]) => desire(t, up ? 'running' : 'stopped', again)) },
+  {
+    weight: 2,
+    arbitrary: fc
+      .tuple(id, fc.boolean(), fc.boolean())
+      .map(([t, up, again]) => desire(t, up ? 'running' : 'stopped', again)),
+  },
   { weight: 2, arbitrary: id.map((t) => remove(t)) },
   { weight: 2, arbitrary: fc.tuple(node, fc.constantFrom(null, 'inv')).map(([p, inv]) => admit(p, inv)) },
   { weight: 1, arbitrary: node.map((p): Draft => ({ type: 'peer.remove', nodeId: nodeId(p) })) },
-  { weight: 1, arbitrary: node.map((p): Draft => ({ type: 'peer.admit', peer: peer(p, { name: 'same' }), invitationId: null })) },
-  { weight: 1, arbitrary: fc.constant<Draft>({ type: 'invitation.add', invitation: { id: 'inv', key: 'k', expiresAt: wallMs(START + 10 * HOUR), usesLeft: 2 } }) },
-  { weight: 1, arbitrary: id.map((t): Draft => ({ type: 'task.refuse', id: taskId(t), reason: 'no', expiresAt: wallMs(START + HOUR) })) },
-  { weight: 1, arbitrary: fc.constantFrom('', 'v').map((value): Draft => ({ type: 'setting.set', key: 'a/b', value })) },
+  {
+    weight: 1,
+    arbitrary: node.map((p): Draft => ({ type: 'peer.admit', peer: peer(p, { name: 'same' }), invitationId: null })),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.constant<Draft>({
+      type: 'invitation.add',
+      invitation: { id: 'inv', key: 'k', expiresAt: wallMs(START + 10 * HOUR), usesLeft: 2 },
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: id.map(
+      (t): Draft => ({ type: 'task.refuse', id: taskId(t), reason: 'no', expiresAt: wallMs(START + HOUR) }),
+    ),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.constantFrom('', 'v').map((value): Draft => ({ type: 'setting.set', key: 'a/b', value })),
+  },
 );
 /** Shrinking a failure stops after a while: a long counterexample is better than none. */
 const BUDGET = { numRuns: 150, interruptAfterTimeLimit: 20_000 };
@@ -47,7 +96,15 @@ function commandOf(state: ClusterState, step: Draft | 'assign-next', at: number)
   const peers = [...state.peers.keys()];
   if (!ref || !record) return { ...meta, ...admit('n2') } as Command;
   const generation = nextGeneration(state, record);
-  return { ...meta, type: 'slot.assign', ...ref, generation, node: peers[at % peers.length] ?? nodeId('n1'), reason: 'r', evidence: [] };
+  return {
+    ...meta,
+    type: 'slot.assign',
+    ...ref,
+    generation,
+    node: peers[at % peers.length] ?? nodeId('n1'),
+    reason: 'r',
+    evidence: [],
+  };
 }
 
 function scan(state: ClusterState): Record<string, string[]> {
@@ -56,9 +113,10 @@ function scan(state: ClusterState): Record<string, string[]> {
     for (const s of task.slots) {
       const text = `${task.id}/${s.slot}`;
       if (s.state.kind === 'assigned') {
-        found['open']?.push(text);
-        (found[s.state.node] ??= []).push(text);
-      } else if (task.desired === 'running' && (s.state.kind === 'pending' || s.state.kind === 'closed')) found[s.state.kind]?.push(text);
+        found.open?.push(text);
+        found[s.state.node] = [...(found[s.state.node] ?? []), text];
+      } else if (task.desired === 'running' && (s.state.kind === 'pending' || s.state.kind === 'closed'))
+        found[s.state.kind]?.push(text);
     }
   }
   for (const list of Object.values(found)) list.sort();
@@ -66,12 +124,17 @@ function scan(state: ClusterState): Record<string, string[]> {
 }
 
 function indexed(state: ClusterState): Record<string, string[]> {
-  const found: Record<string, string[]> = { open: [...state.openSlots.keys()].sort(), pending: [...state.pendingSlots.keys()].sort(), closed: [...state.closedSlots.keys()].sort() };
+  const found: Record<string, string[]> = {
+    open: [...state.openSlots.keys()].sort(),
+    pending: [...state.pendingSlots.keys()].sort(),
+    closed: [...state.closedSlots.keys()].sort(),
+  };
   for (const [n, slots] of state.assignments) found[n] = [...slots.keys()].sort();
   return found;
 }
 
-const pairs = (store: ReadonlyMap<string, unknown>): StatePut[] => [...store].map(([key, value]) => ({ key, value })).sort((a, b) => (a.key < b.key ? -1 : 1));
+const pairs = (store: ReadonlyMap<string, unknown>): StatePut[] =>
+  [...store].map(([key, value]) => ({ key, value })).sort((a, b) => (a.key < b.key ? -1 : 1));
 /** Everything but the heap's inner order, which a total order makes irrelevant. */
 const comparable = ({ forgetting, ...rest }: ClusterState): unknown => ({ ...rest, forgetting: forgetting.size });
 
@@ -117,7 +180,8 @@ it('generations strictly rise, slots are open once, indexes equal a scan, remove
         at += pause;
         index += 1;
         const command = commandOf(state, step, at);
-        const was = command.type === 'slot.assign' ? state.tasks.get(command.taskId)?.slots[command.slot]?.state.kind : undefined;
+        const was =
+          command.type === 'slot.assign' ? state.tasks.get(command.taskId)?.slots[command.slot]?.state.kind : undefined;
         const { result } = apply(state, logIndex(index), command);
         if (command.type === 'slot.assign' && result.ok) {
           const text = `${command.taskId}/${command.slot}`;

@@ -1,12 +1,36 @@
 import { describe, expect, it } from 'vitest';
-import { apply, applyEntry, createState, nextGeneration, restoreState, stateDigest, dumpState } from '../../../src/core/state/state.ts';
+import {
+  apply,
+  applyEntry,
+  createState,
+  dumpState,
+  nextGeneration,
+  restoreState,
+  stateDigest,
+} from '../../../src/core/state/state.ts';
 import type { Applied } from '../../../src/core/state/types.ts';
 import { encodeCommand } from '../../../src/model/command-codec.ts';
 import type { Command } from '../../../src/model/commands.ts';
 import { logIndex, nodeId, taskId, wallMs } from '../../../src/model/ids.ts';
 import { LIMITS } from '../../../src/model/limits.ts';
 import type { SlotRecord } from '../../../src/model/records.ts';
-import { admit, assign, close, desire, type Draft, end, HOUR, init, peer, release, remove, START, story, submit, update } from './fixtures.ts';
+import {
+  admit,
+  assign,
+  close,
+  type Draft,
+  desire,
+  end,
+  HOUR,
+  init,
+  peer,
+  release,
+  remove,
+  START,
+  story,
+  submit,
+  update,
+} from './fixtures.ts';
 
 const withTask = (...more: Draft[]) => story(init, admit('n2'), submit('t1'), ...more);
 const code = ({ result }: Pick<Applied, 'result'>): string => (result.ok ? 'ok' : result.code);
@@ -18,12 +42,17 @@ describe('fencing: a generation is given once, to one node, when no other is ope
     for (const g of [0, 2, 3]) expect(code(s.run(assign('t1', 0, g, 'n1')))).toBe('stale');
     expect(code(s.run(assign('t1', 0, 1, 'n1', 2)))).toBe('stale');
     expect(code(s.run(assign('t1', 0, 1, 'n1')))).toBe('ok');
-    expect(s.task('t1').slots[0]).toMatchObject({ generation: { epoch: 1, g: 1 }, state: { kind: 'assigned', node: 'n1' } });
+    expect(s.task('t1').slots[0]).toMatchObject({
+      generation: { epoch: 1, g: 1 },
+      state: { kind: 'assigned', node: 'n1' },
+    });
   });
   it('refuses a provisional generation', () => {
     const s = withTask();
     const draft = assign('t1', 0, 1, 'n1') as Extract<Draft, { type: 'slot.assign' }>;
-    expect(code(s.run({ ...draft, generation: { epoch: 1, g: 1, provisional: { caretaker: nodeId('n1'), n: 1 } } }))).toBe('stale');
+    expect(
+      code(s.run({ ...draft, generation: { epoch: 1, g: 1, provisional: { caretaker: nodeId('n1'), n: 1 } } })),
+    ).toBe('stale');
   });
   it('does not assign over an open assignment, closed or not by another', () => {
     const s = withTask(assign('t1', 0, 1, 'n1'));
@@ -37,7 +66,8 @@ describe('fencing: a generation is given once, to one node, when no other is ope
   });
   it('releases and ends the current generation only', () => {
     const s = withTask(assign('t1', 0, 1, 'n1'), close('t1', 0, 1), assign('t1', 0, 2, 'n2'));
-    for (const draft of [release('t1', 0, 1), end('t1', 0, 1), release('t1', 0, 3)]) expect(code(s.run(draft))).toBe('stale');
+    for (const draft of [release('t1', 0, 1), end('t1', 0, 1), release('t1', 0, 3)])
+      expect(code(s.run(draft))).toBe('stale');
     expect(code(s.run(end('t1', 0, 2)))).toBe('ok');
     expect(s.task('t1').slots[0]?.state).toMatchObject({ kind: 'finished', exitCode: 0, node: 'n2' });
     expect(code(s.run(end('t1', 0, 2)))).toBe('stale');
@@ -49,7 +79,13 @@ describe('fencing: a generation is given once, to one node, when no other is ope
     expect(kinds(s.task('t1').slots)).toEqual(['failed']);
   });
   it('never uses a generation of a slot again, not even after the slot was dropped and came back', () => {
-    const s = story(init, submit('t1', { replicas: 2 }), assign('t1', 1, 1, 'n1'), update('t1', { replicas: 1 }), update('t1', { replicas: 2 }));
+    const s = story(
+      init,
+      submit('t1', { replicas: 2 }),
+      assign('t1', 1, 1, 'n1'),
+      update('t1', { replicas: 1 }),
+      update('t1', { replicas: 2 }),
+    );
     const slot = s.task('t1').slots[1] as SlotRecord;
     expect(slot.state.kind).toBe('pending');
     expect(nextGeneration(s.state, slot).g).toBeGreaterThan(1);
@@ -57,7 +93,10 @@ describe('fencing: a generation is given once, to one node, when no other is ope
     expect(code(s.run(assign('t1', 1, nextGeneration(s.state, slot).g, 'n1')))).toBe('ok');
   });
   it('assigns only to peers of the log that may run something', () => {
-    const s = withTask({ type: 'peer.admit', peer: peer('w', { witness: true }), invitationId: null }, { type: 'peer.update', nodeId: nodeId('n2'), patch: { availability: 'drain' } });
+    const s = withTask(
+      { type: 'peer.admit', peer: peer('w', { witness: true }), invitationId: null },
+      { type: 'peer.update', nodeId: nodeId('n2'), patch: { availability: 'drain' } },
+    );
     for (const node of ['gone', 'w', 'n2']) expect(code(s.run(assign('t1', 0, 1, node)))).toBe('refused');
   });
   it('goes on above all old generations in a new epoch', () => {
@@ -102,7 +141,12 @@ describe('submissions', () => {
   });
   it('are refused in the log by the master, once', () => {
     const s = story(init);
-    const refusal: Draft = { type: 'task.refuse', id: taskId('x'), reason: 'no such runtime', expiresAt: wallMs(START + HOUR) };
+    const refusal: Draft = {
+      type: 'task.refuse',
+      id: taskId('x'),
+      reason: 'no such runtime',
+      expiresAt: wallMs(START + HOUR),
+    };
     expect(code(s.run(refusal))).toBe('ok');
     expect(s.run(refusal)).toMatchObject({ result: { ok: true }, puts: [] });
     expect(s.run(submit('x')).result).toEqual({ ok: false, code: 'refused', reason: 'no such runtime' });
@@ -117,7 +161,13 @@ describe('submissions', () => {
 
 describe('tasks', () => {
   it('stop, start and restart', () => {
-    const s = story(init, submit('t1', { replicas: 3 }), assign('t1', 0, 1, 'n1'), assign('t1', 1, 1, 'n1'), close('t1', 1, 1));
+    const s = story(
+      init,
+      submit('t1', { replicas: 3 }),
+      assign('t1', 0, 1, 'n1'),
+      assign('t1', 1, 1, 'n1'),
+      close('t1', 1, 1),
+    );
     expect(s.state.assignments.get(nodeId('n1'))?.size).toBe(1);
     s.run(desire('t1', 'stopped'));
     expect(s.task('t1').slots.map((x) => x.state)).toEqual(Array(3).fill({ kind: 'pending', reason: 'stopped' }));
@@ -132,11 +182,17 @@ describe('tasks', () => {
     s.run(desire('t1', 'running'));
     expect(s.task('t1').slots[0]?.state.kind).toBe('finished');
     s.run(desire('t1', 'running', true));
-    expect(s.task('t1')).toMatchObject({ specVersion: 2, slots: [{ state: { kind: 'pending', reason: 'restarted' } }, {}, {}] });
+    expect(s.task('t1')).toMatchObject({
+      specVersion: 2,
+      slots: [{ state: { kind: 'pending', reason: 'restarted' } }, {}, {}],
+    });
   });
   it('restart in place: an assigned slot keeps its generation', () => {
     const s = withTask(assign('t1', 0, 1, 'n1'), desire('t1', 'running', true));
-    expect(s.task('t1')).toMatchObject({ specVersion: 2, slots: [{ generation: { g: 1 }, state: { kind: 'assigned' } }] });
+    expect(s.task('t1')).toMatchObject({
+      specVersion: 2,
+      slots: [{ generation: { g: 1 }, state: { kind: 'assigned' } }],
+    });
   });
   it('are scaled: the highest slots go', () => {
     const s = story(init, submit('t1', { replicas: 3 }), assign('t1', 0, 1, 'n1'), assign('t1', 2, 1, 'n1'));
@@ -162,7 +218,13 @@ describe('tasks', () => {
     }
     const { decisions } = s.task('t1');
     expect(decisions).toHaveLength(LIMITS.decisionsPerTask);
-    expect(decisions.at(-2)).toMatchObject({ what: 'assigned', node: 'n2', reason: 'best of 2 machines that fit', evidence: ['2 of 2 machines fit'], by: 'n1' });
+    expect(decisions.at(-2)).toMatchObject({
+      what: 'assigned',
+      node: 'n2',
+      reason: 'best of 2 machines that fit',
+      evidence: ['2 of 2 machines fit'],
+      by: 'n1',
+    });
     expect([...dumpState(s.state)].filter((p) => p.key.startsWith('decision/'))).toHaveLength(LIMITS.decisionsPerTask);
   });
   it('write only what changed: one slot of 500, not the task', () => {
@@ -197,8 +259,16 @@ describe('peers and invitations', () => {
   });
   it('leave nothing assigned to a peer that was removed', () => {
     const s = withTask(assign('t1', 0, 1, 'n2'));
-    expect(s.run({ type: 'peer.remove', nodeId: nodeId('n2') })).toMatchObject({ result: { ok: true }, peersChanged: true, tasks: ['t1'] });
-    expect(s.task('t1').slots[0]?.state).toMatchObject({ kind: 'closed', node: 'n2', reason: 'n2 was removed from the cluster' });
+    expect(s.run({ type: 'peer.remove', nodeId: nodeId('n2') })).toMatchObject({
+      result: { ok: true },
+      peersChanged: true,
+      tasks: ['t1'],
+    });
+    expect(s.task('t1').slots[0]?.state).toMatchObject({
+      kind: 'closed',
+      node: 'n2',
+      reason: 'n2 was removed from the cluster',
+    });
     expect(s.state.closedSlots.size).toBe(1);
     expect(code(s.run({ type: 'peer.remove', nodeId: nodeId('n1') }))).toBe('refused');
   });
@@ -206,7 +276,16 @@ describe('peers and invitations', () => {
 
 describe('determinism', () => {
   it('a restored peer gives the same changes in the same order', () => {
-    const s = story(init, admit('n2'), submit('t9'), submit('t1'), submit('t5'), assign('t9', 0, 1, 'n2'), assign('t1', 0, 1, 'n2'), assign('t5', 0, 1, 'n2'));
+    const s = story(
+      init,
+      admit('n2'),
+      submit('t9'),
+      submit('t1'),
+      submit('t5'),
+      assign('t9', 0, 1, 'n2'),
+      assign('t1', 0, 1, 'n2'),
+      assign('t5', 0, 1, 'n2'),
+    );
     const restored = restoreState(structuredClone([...dumpState(s.state)]), s.state.applied);
     const draft: Draft = { type: 'peer.remove', nodeId: nodeId('n2') };
     const command = { ...draft, by: nodeId('n1'), at: wallMs(START) } as Command;
@@ -217,7 +296,11 @@ describe('determinism', () => {
 describe('bounds', () => {
   it('keep the newest events only', () => {
     const s = story(init, admit('n2'));
-    const patch = (availability: 'drain' | 'active'): Draft => ({ type: 'peer.update', nodeId: nodeId('n2'), patch: { availability } });
+    const patch = (availability: 'drain' | 'active'): Draft => ({
+      type: 'peer.update',
+      nodeId: nodeId('n2'),
+      patch: { availability },
+    });
     for (let i = 0; i < LIMITS.eventsKept + 5; i++) s.run(patch(i % 2 ? 'active' : 'drain'));
     expect(s.state.events).toHaveLength(LIMITS.eventsKept);
     expect(s.state.events.at(-1)?.index).toBe(s.index());
@@ -251,9 +334,14 @@ describe('entries of the log', () => {
     const at = { by: nodeId('n1'), at: wallMs(START) };
     applyEntry(state, logIndex(1), encodeCommand({ ...at, ...init } as Command));
     const before = stateDigest({ ...state, applied: logIndex(3) });
-    const odd = [new Uint8Array([1, 2, 3]), new Uint8Array(), encodeCommand({ ...at, type: 'task.explode' } as unknown as Command)];
+    const odd = [
+      new Uint8Array([1, 2, 3]),
+      new Uint8Array(),
+      encodeCommand({ ...at, type: 'task.explode' } as unknown as Command),
+    ];
     const results = odd.map((bytes, i) => applyEntry(state, logIndex(i + 2), bytes));
-    for (const r of results) expect(r).toMatchObject({ command: { type: 'unreadable' }, result: { ok: false, code: 'refused' }, puts: [] });
+    for (const r of results)
+      expect(r).toMatchObject({ command: { type: 'unreadable' }, result: { ok: false, code: 'refused' }, puts: [] });
     expect(state.applied).toBe(4);
     expect(stateDigest({ ...state, applied: logIndex(3) })).toBe(before);
   });

@@ -17,8 +17,11 @@ export function scenarioCommands(program: Command): void {
     .option('--keep', 'leave everything as it is at the end').option('--format <format>', 'text, or json');
   command.addHelpText('after', examples('task-org scenario run kill-one', 'task-org scenario run --simulated --seed 7 rolling-kill', 'task-org scenario run --hosts scenarios/engine-crash.yaml'));
   command.action(async (names: string[], o: RunOptions) => {
-    const argv = ['run', ...names, '--stage', o.simulated ? 'simulated' : o.hosts ? 'hosts' : 'processes'];
-    for (const [flag, value] of [['--runtime', o.runtime], ['--seed', o.seed], ['--dir', o.dir]] as const) if (value !== undefined) argv.push(flag, value);
+    const stage = o.simulated ? 'simulated' : o.hosts ? 'hosts' : 'processes';
+    const argv = ['run', ...names, '--stage', stage];
+    // Peers of one machine share its engine, so only processes can die with their peer.
+    const runtime = o.runtime ?? (stage === 'hosts' ? undefined : 'process');
+    for (const [flag, value] of [['--runtime', runtime], ['--seed', o.seed], ['--dir', o.dir]] as const) if (value !== undefined) argv.push(flag, value);
     if (o.keep) argv.push('--keep');
     if (o.format === 'json') argv.push('--json');
     process.exitCode = await scenarioMain(argv, { stages });
