@@ -63,6 +63,8 @@ export interface Member {
   waiters: Waiter[];
   waitersSince: number;
   waitersUntil: number;
+  /** Who else watches it, in a cluster beyond the full mesh; computed when first needed. */
+  jury: readonly NodeId[] | undefined;
 }
 
 export interface Context {
@@ -136,6 +138,7 @@ export function newMember(ctx: Context, id: NodeId): Member {
     waiters: [],
     waitersSince: 0,
     waitersUntil: 0,
+    jury: undefined,
   };
 }
 
@@ -161,7 +164,9 @@ export function agentGone(ctx: Context, m: Member): boolean {
 export function healthy(ctx: Context, m: Member): boolean {
   if (agentGone(ctx, m)) return false;
   if (ctx.now - m.reachedAt <= ctx.config.ackTimeoutMs) return true;
-  return m.view.connected && m.view.lastHeardAt !== undefined && ctx.now - m.view.lastHeardAt <= ctx.config.ackTimeoutMs;
+  return (
+    m.view.connected && m.view.lastHeardAt !== undefined && ctx.now - m.view.lastHeardAt <= ctx.config.ackTimeoutMs
+  );
 }
 
 export const settled = (status: MemberStatus): boolean => status === 'dead' || status === 'left';
@@ -173,6 +178,15 @@ export function setStatus(ctx: Context, m: Member, to: MemberStatus, evidence: r
   m.view.since = ctx.now as MonoMs;
   const { incarnation, accusers } = m.view;
   ctx.out.push({ type: 'changed', change: { id: m.id, from, to, incarnation, accusers, evidence } });
+}
+
+/** The first word of an admitted member. */
+export function meet(ctx: Context, m: Member, evidence: string): void {
+  if (m.known) return;
+  m.known = true;
+  const { id, incarnation, accusers } = m.view;
+  const change = { id, from: 'unknown', to: 'alive', incarnation, accusers, evidence: [evidence] } as const;
+  ctx.out.push({ type: 'changed', change });
 }
 
 export function setHealth(ctx: Context, score: number): void {

@@ -13,7 +13,8 @@ export function ownEvidence(ctx: Context, m: Member): string[] {
   if (hint === 'closed') words.push('connection closed');
   if (hint === 'refused') words.push('port refused');
   const check = m.check;
-  if (check?.boot === 'silent') words.push(`boot silent after ${count(ctx.config.bootProbeAttempts, 'probe', 'probes')}`);
+  if (check?.boot === 'silent')
+    words.push(`boot silent after ${count(ctx.config.bootProbeAttempts, 'probe', 'probes')}`);
   if (check?.boot === 'answered') words.push('boot answers');
   if (check !== undefined && check.asked.length > 0) {
     const found = check.foundNothing.size > 0 ? `, not reached by ${[...check.foundNothing].join(', ')}` : '';

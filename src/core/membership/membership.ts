@@ -1,157 +1,317 @@
-import { incarnation as inc, type Incarnation, monoMs, type MonoMs, type NodeId } from '../../model/ids.ts';
+import { assertNever, type Incarnation, type MonoMs, type NodeId } from '../../model/ids.ts';
+import { LIMITS } from '../../model/limits.ts';
 import { createRng } from '../../model/random.ts';
-import type { MembershipConfig, MembershipEffect, MembershipEvent, MembershipMessage, MemberStatus, MemberUpdate, MemberView } from './types.ts';
+import {
+  ackTimeoutMs,
+  bootTimeoutMs,
+  type Context,
+  type Member,
+  SYNC_EVERY_MS,
+  send,
+  setHealth,
+  settled,
+  windowMs,
+} from './context.ts';
+import {
+  advance,
+  answerWaiters,
+  bootAnswered,
+  hear,
+  helperAnswered,
+  helpProbe,
+  hurry,
+  inquire,
+  judge,
+  probe,
+} from './inquiry.ts';
+import { announce, piggyback, pushPull, Spread, selfUpdate } from './spread.ts';
+import type { MembershipConfig, MembershipEffect, MembershipEvent, MembershipMessage, MemberView } from './types.ts';
+import { risen, setPeers, takeUpdates, weighAccused } from './updates.ts';
 
-interface Member {
-  id: NodeId; status: MemberStatus; incarnation: Incarnation; since: MonoMs; lastHeardAt: MonoMs | undefined; accusers: Map<NodeId, number>; connected: boolean; hint: 'none' | 'closed' | 'refused';
-  probeAt: number; waitingSince: number | undefined; bootAttempt: number; bootAskedAt: number | undefined; bootAckAt: number; 
+// SWIM (Das, Gupta, Motivala 2002) with Lifeguard (Dadgar, Phillips, Currey 2017). Departures: a member is two processes,
+// agent and boot, and dead means both silent; every monitored member is probed at a fixed interval instead of one a
+// period in turn (section 4.3), over long-lived streams; a closed connection starts an inquiry at once; suspicion needs a
+// second accuser where there is one. README.md beside this file has states, events and transitions.
+
+export interface MembershipOptions {
+  readonly self: NodeId;
+  /** Higher than at any earlier start of this peer, so that it overrides what was said of the last run. */
+  readonly incarnation: Incarnation;
+  readonly config: MembershipConfig;
+  readonly seed: string;
 }
+
+/** One peer's view of the others. A value: time comes in with each step, effects go out in order. */
 export interface Membership {
+  /** `now` never runs backwards. Effects are the caller's. */
   step(event: MembershipEvent, now: MonoMs): MembershipEffect[];
+  /** When a tick is due; undefined: only when an event comes. */
   nextWake(): MonoMs | undefined;
+  /** Live objects: they change with later steps. Undefined: not admitted, or this peer itself. */
   view(id: NodeId): MemberView | undefined;
   members(): ReadonlyMap<NodeId, MemberView>;
+  /** Lifeguard's local health, 0 = healthy, up to config.maxLocalHealth. */
+  localHealth(): number;
+  /** This peer's own incarnation. */
+  incarnation(): Incarnation;
+  /** Whom this peer probes: everybody up to config.fullMeshPeers, else by rendezvous hashing, and voters each other. */
   monitored(): readonly NodeId[];
+  /** Updates and messages that named peers not admitted here. */
+  ignored(): number;
 }
-const severity: Record<MemberStatus, number> = { alive: 0, suspect: 1, 'agent-down': 2, dead: 3, left: 4 };
 
-export function createMembership(options: { self: NodeId; incarnation: Incarnation; config: MembershipConfig; seed: string }): Membership {
-  const { self, config } = options;
-  const rng = createRng(options.seed);
-  let own = options.incarnation;
-  let now = monoMs(0);
-  let out: MembershipEffect[] = [];
-  let seq = 1;
-  const members = new Map<NodeId, Member>();
-  const update = (m: Member): MemberUpdate => ({ id: m.id, status: m.status, incarnation: m.incarnation, accusers: [...m.accusers.keys()] });
-  const send = (to: NodeId, message: MembershipMessage): void => { if (members.get(to)?.connected) out.push({ type: 'send', to, message }); };
-  const spread = (u: MemberUpdate): void => {
-    for (const m of members.values()) if (m.connected && m.id !== u.id) send(m.id, { type: 'updates', updates: [u] });
-    out.push({ type: 'gossip', updates: [u] });
-  };
-  const set = (m: Member, to: MemberStatus, evidence: string[], tell = true): void => {
-    if (m.status === to) return;
-    const from = m.status;
-    m.status = to; m.since = now;
-    out.push({ type: 'changed', change: { id: m.id, from, to, incarnation: m.incarnation, accusers: [...m.accusers.keys()], evidence } });
-    if (tell) spread(update(m));
-  };
-  const heard = (m: Member, direct: boolean): void => {
-    m.lastHeardAt = now; m.waitingSince = undefined; m.bootAskedAt = undefined; m.bootAttempt = 0; m.accusers.delete(self);
-    if (direct) m.hint = 'none';
-    if (m.status !== 'alive' && m.status !== 'left') { m.accusers.clear(); set(m, 'alive', ['answers again']); }
-  };
-  const askBoot = (m: Member): void => {
-    if (m.bootAskedAt !== undefined && now - m.bootAskedAt < config.bootProbeTimeoutMs) return;
-    if (m.bootAttempt >= config.bootProbeAttempts) return;
-    m.bootAttempt += 1; m.bootAskedAt = now;
-    out.push({ type: 'probe-boot', peer: m.id, attempt: m.bootAttempt });
-  };
-  const silentFor = (m: Member): number => (m.waitingSince === undefined ? 0 : now - m.waitingSince);
-  const accuse = (m: Member): void => {
-    if (!m.accusers.has(self)) { m.accusers.set(self, now); set(m, 'suspect', [`no answer for ${Math.round(silentFor(m))} ms, boot silent`], false); spread(update(m)); }
-    decide(m);
-  };
-  const others = (m: Member): Member[] => [...members.values()].filter((o) => o !== m && o.status === 'alive' && o.connected);
-  const decide = (m: Member): void => {
-    if (m.status !== 'suspect' || !m.accusers.has(self) && m.accusers.size < 2) return;
-    const needed = others(m).length >= 1 ? 2 : 1;
-    const first = Math.min(...m.accusers.values());
-    const wait = m.accusers.size >= needed ? config.suspicionMinMs : config.suspicionMaxMs;
-    if (now - first >= wait) {
-      set(m, 'dead', [`no answer for ${Math.round(now - (m.lastHeardAt ?? now))} ms`, `boot silent after ${config.bootProbeAttempts} probes`, ...(m.hint === 'none' ? [] : [m.hint === 'closed' ? 'connection closed' : 'port refused']), `${m.accusers.size} peers agree: ${[...m.accusers.keys()].join(', ')}`]);
-    }
-  };
-  const look = (m: Member): void => {
-    const gone = m.hint !== 'none' && !m.connected;
-    if (m.waitingSince !== undefined && (gone || now - m.waitingSince >= config.ackTimeoutMs)) {
-      askBoot(m);
-      const bootSilent = m.bootAttempt >= config.bootProbeAttempts && m.bootAskedAt !== undefined && now - m.bootAskedAt >= config.bootProbeTimeoutMs;
-      if (bootSilent && m.bootAckAt < (m.waitingSince ?? 0)) accuse(m);
-    }
-    if (m.status === 'suspect') decide(m);
-    if (now >= m.probeAt) {
-      m.probeAt = now + config.probeIntervalMs * (0.9 + 0.2 * rng.next());
-      if (m.status === 'left') return;
-      m.waitingSince ??= now;
-      if (m.connected) send(m.id, { type: 'ping', seq: seq++, incarnation: own, updates: [] });
-      if (m.bootAckAt >= (m.waitingSince ?? 0) && now - m.waitingSince >= config.ackTimeoutMs) { if (m.status === 'alive' || m.status === 'suspect') { m.accusers.clear(); set(m, 'agent-down', ['agent silent, boot answers']); } m.bootAttempt = 0; }
-      if (m.status === 'dead') m.bootAttempt = 0;
-    }
-  };
-  const take = (u: MemberUpdate, from: NodeId): void => {
-    if (u.id === self) {
-      if (u.status !== 'alive' && u.incarnation >= own) { own = inc(u.incarnation + 1); out.push({ type: 'incarnation', incarnation: own }); spread({ id: self, status: 'alive', incarnation: own, accusers: [] }); }
-      return;
-    }
-    const m = members.get(u.id);
-    if (!m) return;
-    if (u.incarnation > m.incarnation) { m.incarnation = u.incarnation; m.accusers.clear(); if (u.status === 'alive') set(m, 'alive', ['new incarnation'], false); }
-    if (u.incarnation < m.incarnation) return;
-    if (u.status === 'suspect') {
-      for (const a of u.accusers) if (a === from && !m.accusers.has(a)) m.accusers.set(a, now);
-      if (m.status === 'alive' && m.accusers.size > 0 && (m.waitingSince !== undefined && now - m.waitingSince > 20 || !m.connected)) { m.waitingSince ??= now; askBoot(m); }
-      decide(m);
-    } else if (u.status === 'dead' && severity[m.status] < 3) {
-      const healthy = m.connected && m.lastHeardAt !== undefined && now - m.lastHeardAt < config.ackTimeoutMs * 2 && m.hint === 'none';
-      if (!healthy) { for (const a of u.accusers) if (!m.accusers.has(a)) m.accusers.set(a, now); set(m, 'dead', [`${u.accusers.length} peers agree`], false); }
-    } else if (u.status === 'left') set(m, 'left', ['left'], false);
-  };
-  const views = new Map<NodeId, MemberView>();
-  return {
-    step(event, at) {
-      now = at;
-      switch (event.type) {
-        case 'tick':
-          if (event.lateMs > config.lateTickMs) { for (const m of members.values()) { m.waitingSince = undefined; m.bootAskedAt = undefined; m.bootAttempt = 0; } }
-          for (const m of members.values()) look(m);
-          break;
-        case 'peers': {
-          const keep = new Set(event.peers);
-          for (const id of [...members.keys()]) if (!keep.has(id)) { members.delete(id); views.delete(id); }
-          for (const id of event.peers) if (id !== self && !members.has(id)) {
-            const m: Member = { id, status: 'alive', incarnation: inc(0), since: now, lastHeardAt: undefined, accusers: new Map(), connected: false, hint: 'none', probeAt: now + config.probeIntervalMs, waitingSince: undefined, bootAttempt: 0, bootAskedAt: undefined, bootAckAt: -1 };
-            members.set(id, m);
-            views.set(id, { id, get status() { return m.status; }, get incarnation() { return m.incarnation; }, get since() { return m.since; }, get lastHeardAt() { return m.lastHeardAt; }, get accusers() { return [...m.accusers.keys()]; }, get connected() { return m.connected; }, get hint() { return m.hint; } });
-          }
-          break;
-        }
-        case 'connected': {
-          const m = members.get(event.peer);
-          if (m) { m.connected = true; if (m.status === 'left') set(m, 'alive', ['back'], false); heard(m, true); send(m.id, { type: 'push-pull', reply: true, updates: [{ id: self, status: 'alive', incarnation: own, accusers: [] }, ...[...members.values()].map(update)] }); }
-          break;
-        }
-        case 'disconnected': {
-          const m = members.get(event.peer);
-          if (m && m.status !== 'left') { m.connected = false; m.hint = 'closed'; m.waitingSince = now; m.bootAttempt = 0; m.bootAskedAt = undefined; out.push({ type: 'dial', peer: m.id }); askBoot(m); } else if (m) m.connected = false;
-          break;
-        }
-        case 'dial-failed': { const m = members.get(event.peer); if (m && event.refused && !m.connected) m.hint = 'refused'; break; }
-        case 'boot-ack': { const m = members.get(event.peer); if (m) { m.bootAckAt = now; } break; }
-        case 'leave': spread({ id: self, status: 'left', incarnation: own, accusers: [] }); break;
-        case 'message': {
-          const m = members.get(event.from);
-          const msg = event.message;
-          if (msg.type === 'ping') { if (m) { if (msg.incarnation > m.incarnation) m.incarnation = msg.incarnation; heard(m, true); send(m.id, { type: 'ack', seq: msg.seq, incarnation: own, updates: m.status === 'alive' ? [] : [update(m)] }); } }
-          else if (msg.type === 'ack') { if (m) { if (msg.incarnation > m.incarnation) m.incarnation = msg.incarnation; heard(m, true); } }
-          else if (msg.type === 'updates' || msg.type === 'push-pull') { for (const u of msg.updates) take(u, event.from); if (msg.type === 'push-pull' && msg.reply) send(event.from, { type: 'push-pull', reply: false, updates: [{ id: self, status: 'alive', incarnation: own, accusers: [] }, ...[...members.values()].map(update)] }); }
-          break;
-        }
+export function createMembership(options: MembershipOptions): Membership {
+  return new SwimMembership(options);
+}
+
+/** A dead member whose connection still stands (a cut may heal before TCP gives up) is pinged on: it will refute. */
+const probed = (m: Member): boolean =>
+  m.monitored && (!settled(m.view.status) || (m.view.status === 'dead' && m.view.connected));
+
+class SwimMembership implements Membership {
+  readonly #ctx: Context;
+  #monitored: readonly NodeId[] = [];
+  #wake: number | undefined;
+  #syncAt = Number.POSITIVE_INFINITY;
+  #stalledAt = Number.NEGATIVE_INFINITY;
+  #left = false;
+
+  constructor(options: MembershipOptions) {
+    this.#ctx = {
+      self: options.self,
+      config: options.config,
+      rng: createRng(`${options.seed}/${options.self}`),
+      members: new Map(),
+      views: new Map(),
+      connected: new Set(),
+      accused: new Set(),
+      active: new Set(),
+      spread: new Spread(),
+      now: 0,
+      out: [],
+      incarnation: options.incarnation,
+      fullMesh: true,
+      probeIntervalMs: options.config.probeIntervalMs,
+      seq: 0,
+      health: 0,
+      healthAt: 0,
+      isolatedAt: Number.NEGATIVE_INFINITY,
+      ignored: 0,
+    };
+  }
+
+  step(event: MembershipEvent, now: MonoMs): MembershipEffect[] {
+    if (this.#left) return [];
+    const ctx = this.#ctx;
+    ctx.now = Math.max(ctx.now, now);
+    this.#noticeStall(event.type === 'tick' ? event.lateMs : 0);
+    this.#dispatch(event);
+    weighAccused(ctx);
+    this.#wake = this.#left ? undefined : this.#nextDue();
+    const out = ctx.out;
+    ctx.out = [];
+    return out;
+  }
+
+  nextWake = (): MonoMs | undefined => this.#wake as MonoMs | undefined;
+  view = (id: NodeId): MemberView | undefined => this.#ctx.views.get(id);
+  members = (): ReadonlyMap<NodeId, MemberView> => this.#ctx.views;
+  localHealth = (): number => this.#ctx.health;
+  incarnation = (): Incarnation => this.#ctx.incarnation;
+  monitored = (): readonly NodeId[] => this.#monitored;
+  ignored = (): number => this.#ctx.ignored;
+
+  #dispatch(event: MembershipEvent): void {
+    const ctx = this.#ctx;
+    switch (event.type) {
+      case 'tick':
+        this.#tick();
+        return;
+      case 'peers': {
+        for (const id of setPeers(ctx, event)) if (ctx.connected.has(id)) this.#connected(id);
+        this.#monitored = [...ctx.members.values()].filter((m) => m.monitored).map((m) => m.id);
+        if (this.#syncAt === Number.POSITIVE_INFINITY)
+          this.#syncAt = ctx.now + ctx.rng.int(SYNC_EVERY_MS / 2, SYNC_EVERY_MS);
+        return;
       }
-      const e = out; out = []; return e;
-    },
-    nextWake() {
-      let best = Number.POSITIVE_INFINITY;
-      for (const m of members.values()) {
-        best = Math.min(best, m.probeAt);
-        if (m.bootAskedAt !== undefined && m.waitingSince !== undefined && m.status !== 'dead' && m.bootAttempt <= config.bootProbeAttempts && m.bootAckAt < m.waitingSince) best = Math.min(best, Math.max(now + 5, m.bootAskedAt + config.bootProbeTimeoutMs));
-        if (m.waitingSince !== undefined && m.bootAskedAt === undefined && m.status === 'alive') best = Math.min(best, Math.max(now + 5, m.waitingSince + config.ackTimeoutMs));
-        if (m.status === 'suspect') best = Math.min(best, now + 20);
+      case 'connected':
+        if (ctx.connected.size < LIMITS.peers) ctx.connected.add(event.peer);
+        this.#connected(event.peer);
+        return;
+      case 'disconnected':
+        this.#disconnected(event.peer);
+        return;
+      case 'dial-failed':
+        this.#dialFailed(event.peer, event.refused);
+        return;
+      case 'boot-ack': {
+        const m = ctx.members.get(event.peer);
+        if (m !== undefined) bootAnswered(ctx, m, event.attempt);
+        return;
       }
-      return best === Number.POSITIVE_INFINITY ? undefined : monoMs(best);
-    },
-    view: (id) => views.get(id),
-    members: () => views,
-    monitored: () => [...members.keys()],
-  };
+      case 'message': {
+        const m = ctx.members.get(event.from);
+        if (m !== undefined) this.#message(m, event.message);
+        else ctx.ignored++;
+        return;
+      }
+      case 'leave':
+        announce(ctx, ctx.self, [selfUpdate(ctx, 'left')]);
+        this.#left = true;
+        return;
+      default:
+        assertNever(event, 'membership event');
+    }
+  }
+
+  #connected(id: NodeId): void {
+    const ctx = this.#ctx;
+    const m = ctx.members.get(id);
+    if (m === undefined || !ctx.connected.has(id)) return;
+    m.view.connected = true;
+    // An admitted connection is a proof of life; if it was held for dead, it learns so from the list and refutes.
+    hear(ctx, m);
+    pushPull(ctx, id, false);
+  }
+
+  #disconnected(id: NodeId): void {
+    const ctx = this.#ctx;
+    ctx.connected.delete(id);
+    const m = ctx.members.get(id);
+    if (m === undefined || !m.view.connected) return;
+    m.view.connected = false;
+    m.view.hint = 'closed';
+    m.pingDeadline = undefined;
+    if (settled(m.view.status)) return;
+    if (m.check !== undefined) {
+      hurry(ctx, m, m.check);
+    } else if (m.monitored) inquire(ctx, m);
+  }
+
+  #dialFailed(id: NodeId, refused: boolean): void {
+    const ctx = this.#ctx;
+    const m = ctx.members.get(id);
+    if (m === undefined || m.view.connected || !refused || settled(m.view.status)) return;
+    m.view.hint = 'refused';
+    if (m.check !== undefined) judge(ctx, m);
+    else if (m.monitored && m.view.lastHeardAt !== undefined) inquire(ctx, m);
+  }
+
+  #message(m: Member, message: MembershipMessage): void {
+    const ctx = this.#ctx;
+    switch (message.type) {
+      case 'ping':
+        this.#voice(m, message.incarnation);
+        takeUpdates(ctx, m.id, message.updates);
+        send(ctx, m.id, {
+          type: 'ack',
+          seq: message.seq,
+          incarnation: ctx.incarnation,
+          updates: piggyback(ctx, m),
+        });
+        return;
+      case 'ack':
+        this.#voice(m, message.incarnation);
+        takeUpdates(ctx, m.id, message.updates);
+        return;
+      case 'ping-req': {
+        hear(ctx, m);
+        const target = ctx.members.get(message.target);
+        if (target !== undefined) helpProbe(ctx, target, m.id, message.seq);
+        else ctx.ignored++;
+        return;
+      }
+      case 'ping-req-ack': {
+        hear(ctx, m);
+        const target = ctx.members.get(message.target);
+        if (target !== undefined) helperAnswered(ctx, target, m.id, message);
+        return;
+      }
+      case 'updates':
+        // No sign of life: gossip brings these too, signed by the sender but relayed by others, perhaps late.
+        takeUpdates(ctx, m.id, message.updates);
+        return;
+      case 'push-pull':
+        hear(ctx, m);
+        takeUpdates(ctx, m.id, message.updates);
+        if (message.reply) pushPull(ctx, m.id, false);
+        return;
+      default:
+        assertNever(message, 'membership message');
+    }
+  }
+
+  #voice(m: Member, incarnation: Incarnation): void {
+    if (incarnation > m.view.incarnation) risen(this.#ctx, m, incarnation, m.id);
+    hear(this.#ctx, m);
+  }
+
+  #tick(): void {
+    const ctx = this.#ctx;
+    const now = ctx.now;
+    if (ctx.health > 0 && now >= ctx.healthAt) setHealth(ctx, ctx.health - 1);
+    for (const m of ctx.active) {
+      if (m.waiters.length > 0 && now >= m.waitersUntil) answerWaiters(ctx, m, false);
+      if (m.check !== undefined) advance(ctx, m, m.check);
+      else if (m.pingDeadline !== undefined) {
+        if (now >= m.pingDeadline) inquire(ctx, m);
+      } else if (probed(m) && now >= m.nextProbeAt) probe(ctx, m);
+      if (!m.monitored && m.check === undefined && m.waiters.length === 0) ctx.active.delete(m);
+    }
+    if (now >= this.#syncAt) {
+      this.#syncAt = now + ctx.rng.int(SYNC_EVERY_MS / 2, SYNC_EVERY_MS);
+      const id = ctx.rng.pick([...ctx.connected].filter((c) => ctx.members.has(c)));
+      if (id !== undefined) pushPull(ctx, id, true);
+    }
+  }
+
+  /** Lifeguard section IV: this peer was not running. It accuses nobody on account of it: everybody gets fresh deadlines. */
+  #noticeStall(tickLateMs: number): void {
+    const ctx = this.#ctx;
+    const overdue = this.#wake === undefined ? 0 : ctx.now - this.#wake;
+    const late = Math.max(tickLateMs, overdue);
+    if (late <= ctx.config.lateTickMs) return;
+    // A message may have shown the stall before the late tick itself comes: one stall counts once.
+    if (ctx.now - this.#stalledAt > ctx.config.lateTickMs) {
+      setHealth(ctx, ctx.health + Math.min(4, 1 + Math.floor(late / 500)));
+    }
+    this.#stalledAt = ctx.now;
+    for (const m of ctx.active) {
+      if (m.pingDeadline !== undefined) {
+        m.pingDeadline = undefined;
+        m.nextProbeAt = ctx.now;
+      } else if (m.nextProbeAt < ctx.now) m.nextProbeAt = ctx.now + ctx.rng.int(0, Math.floor(ctx.probeIntervalMs / 2));
+      m.waitersUntil = Math.max(m.waitersUntil, ctx.now + bootTimeoutMs(ctx));
+      const check = m.check;
+      if (check === undefined) continue;
+      check.agentDeadline = ctx.now + ackTimeoutMs(ctx);
+      check.windowEnd = ctx.now + windowMs(ctx);
+      check.boot = 'unknown';
+      check.sent = 0;
+      check.bootNextAt = ctx.now;
+      check.indirectNextAt = ctx.now;
+      m.notBefore = check.windowEnd + ctx.config.suspicionMinMs;
+    }
+  }
+
+  #nextDue(): number | undefined {
+    const ctx = this.#ctx;
+    let best = this.#syncAt;
+    const sooner = (at: number): void => {
+      if (at < best) best = at;
+    };
+    if (ctx.health > 0) sooner(ctx.healthAt);
+    for (const m of ctx.active) {
+      if (m.waiters.length > 0) sooner(m.waitersUntil);
+      const check = m.check;
+      if (check !== undefined) {
+        sooner(check.bootNextAt);
+        if (check.windowEnd > ctx.now) sooner(check.windowEnd);
+        if (check.agentDeadline > ctx.now) sooner(check.agentDeadline);
+        if (m.deathAt !== undefined) sooner(Math.max(m.deathAt, ctx.now));
+      } else if (m.pingDeadline !== undefined) sooner(m.pingDeadline);
+      else if (probed(m)) sooner(m.nextProbeAt);
+    }
+    return best === Number.POSITIVE_INFINITY ? undefined : best;
+  }
 }

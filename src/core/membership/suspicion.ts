@@ -1,5 +1,5 @@
 import type { NodeId } from '../../model/ids.ts';
-import { agentGone, claimTtlMs, type Context, type Member, settled } from './context.ts';
+import { agentGone, type Context, claimTtlMs, type Member, settled } from './context.ts';
 import { monitorsOf } from './monitors.ts';
 import type { MembershipConfig } from './types.ts';
 
@@ -74,7 +74,8 @@ function* jury(ctx: Context, m: Member): Iterable<Member> {
     for (const p of ctx.members.values()) if (p !== m) yield p;
     return;
   }
-  for (const id of monitorsOf(m.id, [ctx.self, ...ctx.members.keys()], ctx.config.monitors)) {
+  m.jury ??= monitorsOf(m.id, [ctx.self, ...ctx.members.keys()], ctx.config.monitors);
+  for (const id of m.jury) {
     const p = ctx.members.get(id);
     if (p !== undefined) yield p;
   }

@@ -54,6 +54,7 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
   const holder = createLeaseHolder(options.config.lease, { firstSeq: options.incarnation * SEQS_PER_INCARNATION });
   let mine: ReadonlySet<TaskId> = new Set();
   let current = false;
+  let wasCurrent = false;
   let adopted = options.adopted;
   let leaseKeys = '|';
   let now = 0 as MonoMs;
@@ -107,6 +108,9 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
       if (!task || !record) continue;
       tasks.add(taskId);
       if (task.desired !== 'running' || record.state.kind !== 'assigned' || record.state.node !== self) continue;
+      // What the records of an earlier life say may have moved on: until they were current once, an available copy is not
+      // started from them (one that runs is left alone). Exclusive copies cannot start without a lease anyway.
+      if (!wasCurrent && !isExclusive(task.spec)) continue;
       copies.push({ taskId, slot, generation: record.generation, specVersion: task.specVersion, spec: task.spec, exclusive: isExclusive(task.spec) });
     }
     mine = tasks;
@@ -135,6 +139,7 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
     setCurrent: (state, at, w) =>
       turn(at, w, () => {
         current = true;
+        wasCurrent = true;
         run({ type: 'desired', copies: desired(state), current });
       }),
     current: () => current,
