@@ -58,7 +58,7 @@ export function ping(ctx: Context, m: Member): void {
 export function probe(ctx: Context, m: Member): void {
   m.nextProbeAt = ctx.now + ctx.probeIntervalMs + m.slackMs;
   if (settled(m.view.status)) {
-    m.nextProbeAt += 4 * ctx.probeIntervalMs;
+    m.nextProbeAt = ctx.now + 5 * ctx.probeIntervalMs;
     ping(ctx, m);
   } else if (m.view.connected) {
     m.pingDeadline ??= ctx.now + ackTimeoutMs(ctx);

@@ -308,10 +308,11 @@ class SwimMembership implements Membership {
         sooner(check.bootNextAt);
         if (check.windowEnd > ctx.now) sooner(check.windowEnd);
         if (check.agentDeadline > ctx.now) sooner(check.agentDeadline);
-        if (m.deathAt !== undefined) sooner(Math.max(m.deathAt, ctx.now));
+        if (m.deathAt !== undefined) sooner(m.deathAt);
       } else if (m.pingDeadline !== undefined) sooner(m.pingDeadline);
       else if (probed(m)) sooner(m.nextProbeAt);
     }
-    return best === Number.POSITIVE_INFINITY ? undefined : best;
+    // Never in the past: what is overdue by this step's own doing is no stall.
+    return best === Number.POSITIVE_INFINITY ? undefined : Math.max(best, ctx.now);
   }
 }

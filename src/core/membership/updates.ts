@@ -88,7 +88,9 @@ function forgetClaims(m: Member, ctx: Context, incarnation: Incarnation): void {
   m.claims.clear();
   m.view.accusers = [];
   m.deathAt = undefined;
-  if (ctx.accused.delete(m)) m.check = undefined;
+  if (!ctx.accused.delete(m)) return;
+  m.check = undefined;
+  m.nextProbeAt = ctx.now + ctx.probeIntervalMs;
 }
 
 function saidSilent(ctx: Context, m: Member, from: NodeId, u: MemberUpdate, kind: 'suspect' | 'agent-down'): void {
