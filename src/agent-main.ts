@@ -1,10 +1,21 @@
+import { startAgent } from './agent.ts';
 import { EXIT_CONFIGURATION } from './model/boot-protocol.ts';
 import { TaskOrgError } from './model/errors.ts';
-import { startAgent } from './agent.ts';
 
 // The agent's process, started by boot. Errors that a restart cannot mend end with EXIT_CONFIGURATION, so that boot gives up.
 
-const FINAL = new Set(['invalid_input', 'data_dir_locked', 'data_dir_unusable', 'token_expired', 'token_invalid', 'token_other_cluster', 'port_in_use', 'log_lost', 'no_runtime', 'wrong_version']);
+const FINAL = new Set([
+  'invalid_input',
+  'data_dir_locked',
+  'data_dir_unusable',
+  'token_expired',
+  'token_invalid',
+  'token_other_cluster',
+  'port_in_use',
+  'log_lost',
+  'no_runtime',
+  'wrong_version',
+]);
 
 function report(error: unknown): number {
   if (!(error instanceof TaskOrgError)) {
@@ -12,7 +23,8 @@ function report(error: unknown): number {
     return 1;
   }
   process.stderr.write(`task-org-peer: ${error.message}\n`);
-  for (const issue of error.details) process.stderr.write(`  ${issue.path === '' ? '' : `${issue.path}: `}${issue.message}\n`);
+  for (const issue of error.details)
+    process.stderr.write(`  ${issue.path === '' ? '' : `${issue.path}: `}${issue.message}\n`);
   if (error.hint) process.stderr.write(`  hint: ${error.hint}\n`);
   return FINAL.has(error.code) ? EXIT_CONFIGURATION : 1;
 }

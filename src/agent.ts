@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { createSystemClock, createSystemRandom } from './adapters/clock/system-clock.ts';
 import { IpcBootLink } from './adapters/boot-probe/ipc-boot-link.ts';
 import { deriveProbeKey } from './adapters/boot-probe/packet.ts';
 import { UdpBootProber } from './adapters/boot-probe/udp-boot-prober.ts';
+import { createSystemClock, createSystemRandom } from './adapters/clock/system-clock.ts';
 import { loadIdentity, prepareDataDir } from './adapters/data-dir/data-dir.ts';
 import { createHostMetrics } from './adapters/host/host-metrics.ts';
 import { openLevelStore } from './adapters/level/level-store.ts';
@@ -13,14 +13,14 @@ import { createCredentialKeeper, SECRET_SETTING } from './agent/credentials.ts';
 import { probeAddresses, watchHost } from './agent/host-watch.ts';
 import { enterCluster } from './agent/join.ts';
 import { createAgentLog } from './agent/log.ts';
-import { openRuntimes } from './agent/runtimes.ts';
 import { peerConfigOf, restoredPeer } from './agent/restore.ts';
+import { openRuntimes } from './agent/runtimes.ts';
 import { loadSettings } from './agent/settings.ts';
-import { createPeerDriver } from './driver/peer-driver.ts';
+import { parseCopyId } from './core/reconcile/copy-id.ts';
 import { METHOD_ENTRIES, METHOD_SNAPSHOT } from './driver/catch-up.ts';
 import { runHealthCheck } from './driver/health-check.ts';
+import { createPeerDriver } from './driver/peer-driver.ts';
 import { createRuntimeDriver, type RuntimeDriver } from './driver/runtime-driver.ts';
-import { parseCopyId } from './core/reconcile/copy-id.ts';
 import { showConfig } from './model/config.ts';
 import { TaskOrgError } from './model/errors.ts';
 import { wallMs } from './model/ids.ts';
@@ -31,8 +31,8 @@ import type { JoinGrant, JoinRequest } from './ports/transport.ts';
 import { createNoticeBoard, expectOk } from './services/api/context.ts';
 import { createMetrics } from './services/api/metrics.ts';
 import { startApi } from './services/api/server.ts';
-import { createRemoteCopies } from './services/remote/remote-copies.ts';
 import { createPeerViews, METHOD_VIEW } from './services/remote/peer-views.ts';
+import { createRemoteCopies } from './services/remote/remote-copies.ts';
 
 // Composition root of the agent: builds the parts, starts them, stops them. No rule of the system is decided here.
 
@@ -44,7 +44,10 @@ export interface Agent {
 }
 
 /** Starts an agent. Throws TaskOrgError with a hint when the settings, the data directory or the cluster refuse. */
-export async function startAgent(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): Promise<Agent> {
+export async function startAgent(
+  argv: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+): Promise<Agent> {
   const { settings, origins, dataDir } = loadSettings(argv, env);
   const name = settings.name === '' ? hostname().split('.')[0] || 'node' : settings.name;
   const log = createAgentLog(settings.logLevel, { node: name });
@@ -58,7 +61,13 @@ export async function startAgent(argv: readonly string[], env: Readonly<Record<s
   const { credentials, listen } = await enterCluster({ dataDir, settings, name, privateKey, log });
   const [current, ...previous] = credentials.secrets;
   const transport = createLibp2pTransport(
-    { privateKey, clusterId: credentials.clusterId, secrets: { current: current as Uint8Array, previous: previous.slice(0, 3) }, listen, mdns: settings.mdns },
+    {
+      privateKey,
+      clusterId: credentials.clusterId,
+      secrets: { current: current as Uint8Array, previous: previous.slice(0, 3) },
+      listen,
+      mdns: settings.mdns,
+    },
     { log, wallNow: () => clock.wall() },
   );
   const self = transport.self;
@@ -73,20 +82,40 @@ export async function startAgent(argv: readonly string[], env: Readonly<Record<s
   };
 
   // ---- boot, runtimes ---------------------------------------------------------------------------------------------------
-  const probeKeys = (secrets: readonly Uint8Array[]): readonly Uint8Array[] => secrets.map((s) => deriveProbeKey(s, credentials.clusterId));
+  const probeKeys = (secrets: readonly Uint8Array[]): readonly Uint8Array[] =>
+    secrets.map((s) => deriveProbeKey(s, credentials.clusterId));
   let keys = probeKeys(credentials.secrets);
   boot?.identify(credentials.clusterId, self, keys);
   const prober = new UdpBootProber({ self, clusterId: credentials.clusterId, key: () => keys[0] as Uint8Array });
-  const noBoot: BootLink = { register: async () => {}, deadline: () => {}, forget: () => {}, onKilled: () => {}, registered: () => new Map() };
+  const noBoot: BootLink = {
+    register: async () => {},
+    deadline: () => {},
+    forget: () => {},
+    onKilled: () => {},
+    registered: () => new Map(),
+  };
   const link = boot ?? noBoot;
-  const { runtimes, problems } = await openRuntimes({ settings, dataDir, clusterId: credentials.clusterId, nodeId: self, log });
-  const fenceProblems = boot === undefined ? ['not started by boot: exclusive tasks are not run here'] : boot.facts.selfTest.ok ? [] : boot.facts.selfTest.problems;
+  const { runtimes, problems } = await openRuntimes({
+    settings,
+    dataDir,
+    clusterId: credentials.clusterId,
+    nodeId: self,
+    log,
+  });
+  const fenceProblems =
+    boot === undefined
+      ? ['not started by boot: exclusive tasks are not run here']
+      : boot.facts.selfTest.ok
+        ? []
+        : boot.facts.selfTest.problems;
 
   // ---- the peer ---------------------------------------------------------------------------------------------------------
   const notices = createNoticeBoard();
   const keeper = createCredentialKeeper(
     {
-      dataDir, transport, onFailure: (error) => fatal(error, 'credentials not saved'),
+      dataDir,
+      transport,
+      onFailure: (error) => fatal(error, 'credentials not saved'),
       onSecrets: (secrets) => {
         keys = probeKeys(secrets);
         boot?.identify(credentials.clusterId, self, keys);
@@ -96,21 +125,44 @@ export async function startAgent(argv: readonly string[], env: Readonly<Record<s
   );
   let runtimeDriver: RuntimeDriver | undefined;
   const driver = createPeerDriver(
-    restoredPeer({ self, settings, contents, credentials, registered: link.registered(), seed: random.seed(), wall: clock.wall() }),
+    restoredPeer({
+      self,
+      settings,
+      contents,
+      credentials,
+      registered: link.registered(),
+      seed: random.seed(),
+      wall: clock.wall(),
+    }),
     {
-      clock, transport, store, boot: link, prober, log,
+      clock,
+      transport,
+      store,
+      boot: link,
+      prober,
+      log,
       runtimes: (post) => {
         runtimeDriver = createRuntimeDriver({ runtimes, boot: link, post, checkHealth: runHealthCheck, log });
         return runtimeDriver;
       },
       onNotice: (notice) => {
         if (notice.type === 'role') log.info({ role: notice.role, term: notice.term, leader: notice.leader }, 'role');
-        else if (notice.type === 'member') log.info({ member: notice.change.id, from: notice.change.from, to: notice.change.to, evidence: notice.change.evidence }, 'member');
+        else if (notice.type === 'member')
+          log.info(
+            {
+              member: notice.change.id,
+              from: notice.change.from,
+              to: notice.change.to,
+              evidence: notice.change.evidence,
+            },
+            'member',
+          );
         else if (notice.type === 'removed') {
           log.warn({}, notice.message);
           finish(0);
         }
-        if (notice.type === 'role' && notice.role === 'leader' && keeper.current().founding) void found().catch((error: unknown) => fatal(error, 'the cluster could not be founded'));
+        if (notice.type === 'role' && notice.role === 'leader' && keeper.current().founding)
+          void found().catch((error: unknown) => fatal(error, 'the cluster could not be founded'));
         notices.post(notice);
       },
       onFatal: (error) => fatal(error, 'the store failed; this peer stops so that it acknowledges nothing more'),
@@ -119,20 +171,33 @@ export async function startAgent(argv: readonly string[], env: Readonly<Record<s
   );
   link.onKilled((copyId) => {
     const copy = parseCopyId(copyId);
-    if (copy) driver.post({ type: 'proven-dead', keys: [{ taskId: copy.taskId, slot: copy.slot, generation: copy.generation }] });
+    if (copy)
+      driver.post({
+        type: 'proven-dead',
+        keys: [{ taskId: copy.taskId, slot: copy.slot, generation: copy.generation }],
+      });
   });
   boot?.onLost(() => {
     log.warn({}, 'boot is gone; this agent stops so that a new boot can start one');
     finish(1);
   });
 
-  const about = () => ({ nodeId: self, name, addresses: [...transport.addresses()], labels: settings.labels, priority: settings.priority, witness: settings.witness });
+  const about = () => ({
+    nodeId: self,
+    name,
+    addresses: [...transport.addresses()],
+    labels: settings.labels,
+    priority: settings.priority,
+    witness: settings.witness,
+  });
 
   /** The first record of a new cluster: who founded it. */
   async function found(): Promise<void> {
     if (driver.peer.state().cluster === undefined) {
       const command = {
-        type: 'cluster.init' as const, by: self, at: clock.wall(),
+        type: 'cluster.init' as const,
+        by: self,
+        at: clock.wall(),
         cluster: { clusterId: credentials.clusterId, epoch: 1, epochId: randomBytes(8).toString('hex'), name: '' },
         founder: { ...about(), availability: 'active' as const },
       };
@@ -142,11 +207,33 @@ export async function startAgent(argv: readonly string[], env: Readonly<Record<s
   }
 
   async function admit(request: JoinRequest): Promise<JoinGrant> {
-    const peer = { nodeId: request.from, name: request.name, addresses: request.addresses, labels: request.labels, priority: request.priority, witness: request.witness, availability: 'active' as const };
-    expectOk(await driver.propose({ type: 'peer.admit', by: self, at: clock.wall(), peer, invitationId: request.invitationId }), `admission of ${request.name}`);
+    const peer = {
+      nodeId: request.from,
+      name: request.name,
+      addresses: request.addresses,
+      labels: request.labels,
+      priority: request.priority,
+      witness: request.witness,
+      availability: 'active' as const,
+    };
+    expectOk(
+      await driver.propose({
+        type: 'peer.admit',
+        by: self,
+        at: clock.wall(),
+        peer,
+        invitationId: request.invitationId,
+      }),
+      `admission of ${request.name}`,
+    );
     const now = keeper.current();
     const known = driver.peer.topology.peers().filter((p) => p.id !== request.from);
-    return { clusterId: now.clusterId, secret: now.secrets[0] as Uint8Array, dataKeys: now.dataKeys, peers: [{ id: self, addresses: transport.addresses() }, ...known] };
+    return {
+      clusterId: now.clusterId,
+      secret: now.secrets[0] as Uint8Array,
+      dataKeys: now.dataKeys,
+      peers: [{ id: self, addresses: transport.addresses() }, ...known],
+    };
   }
 
   // ---- services -----------------------------------------------------------------------------------------------------------
@@ -180,33 +267,81 @@ export async function startAgent(argv: readonly string[], env: Readonly<Record<s
   driver.post({ type: 'tick', lateMs: 0 });
   const loopbackOnly = settings.listen.every((a) => a.includes('/127.'));
   const host = await watchHost({
-    settings, name, everyMs: peerConfigOf(settings).factsHeadMs, metrics: createHostMetrics({ dataDir }), runtimes, addresses: () => (settings.announce.length > 0 ? settings.announce : transport.addresses()),
-    bootProbe: () => probeAddresses(boot?.facts.probePort ?? 0, loopbackOnly), problems: () => [...problems, ...fenceProblems], canFence: () => boot?.facts.selfTest.ok === true, log,
+    settings,
+    name,
+    everyMs: peerConfigOf(settings).factsHeadMs,
+    metrics: createHostMetrics({ dataDir }),
+    runtimes,
+    addresses: () => (settings.announce.length > 0 ? settings.announce : transport.addresses()),
+    bootProbe: () => probeAddresses(boot?.facts.probePort ?? 0, loopbackOnly),
+    problems: () => [...problems, ...fenceProblems],
+    canFence: () => boot?.facts.selfTest.ok === true,
+    log,
     post: (head) => driver.post({ type: 'host-facts', head }),
   });
   const api = await startApi(
     {
-      version: VERSION, clusterId: credentials.clusterId, self, driver, remote, clock, random, log, notices,
+      version: VERSION,
+      clusterId: credentials.clusterId,
+      self,
+      driver,
+      remote,
+      clock,
+      random,
+      log,
+      notices,
       configShown: () => showConfig(settings, origins),
       viewsOfPeers: () => views.ask(),
       metrics: createMetrics({ driver, transport }),
       makeToken: async ({ expiresMs, uses }) => {
-        const invitation = { id: Buffer.from(random.bytes(12)).toString('base64url'), key: Buffer.from(random.bytes(32)).toString('base64url'), expiresAt: wallMs(clock.wall() + expiresMs), usesLeft: uses };
+        const invitation = {
+          id: Buffer.from(random.bytes(12)).toString('base64url'),
+          key: Buffer.from(random.bytes(32)).toString('base64url'),
+          expiresAt: wallMs(clock.wall() + expiresMs),
+          usesLeft: uses,
+        };
         expectOk(await driver.propose({ type: 'invitation.add', by: self, at: clock.wall(), invitation }), 'token');
-        return encodeToken({ clusterId: credentials.clusterId, invitationId: invitation.id, key: new Uint8Array(Buffer.from(invitation.key, 'base64url')), expiresAt: invitation.expiresAt, addresses: tokenAddresses() });
+        return encodeToken({
+          clusterId: credentials.clusterId,
+          invitationId: invitation.id,
+          key: new Uint8Array(Buffer.from(invitation.key, 'base64url')),
+          expiresAt: invitation.expiresAt,
+          addresses: tokenAddresses(),
+        });
       },
       rotateSecret: async () => {
-        expectOk(await driver.propose({ type: 'setting.set', by: self, at: clock.wall(), key: SECRET_SETTING, value: keeper.newSecret() }), 'rotation of the secret');
+        expectOk(
+          await driver.propose({
+            type: 'setting.set',
+            by: self,
+            at: clock.wall(),
+            key: SECRET_SETTING,
+            value: keeper.newSecret(),
+          }),
+          'rotation of the secret',
+        );
       },
     },
     join(dataDir, 'api.sock'),
   );
-  log.info({ id: self, clusterId: credentials.clusterId, addresses: transport.addresses(), api: api.socketPath, runtimes: runtimes.map((r) => r.kind) }, 'peer is up');
+  log.info(
+    {
+      id: self,
+      clusterId: credentials.clusterId,
+      addresses: transport.addresses(),
+      api: api.socketPath,
+      runtimes: runtimes.map((r) => r.kind),
+    },
+    'peer is up',
+  );
 
   /** Own addresses first, then those of some others, so that a token is good while this machine is down. */
   function tokenAddresses(): string[] {
     const own = transport.addresses().map((a) => `${a}/p2p/${self}`);
-    const others = driver.peer.topology.peers().slice(0, 4).flatMap((p) => p.addresses.slice(0, 2).map((a) => `${a}/p2p/${p.id}`));
+    const others = driver.peer.topology
+      .peers()
+      .slice(0, 4)
+      .flatMap((p) => p.addresses.slice(0, 2).map((a) => `${a}/p2p/${p.id}`));
     return [...own, ...others].slice(0, 16);
   }
 

@@ -10,7 +10,15 @@ export const SECRET_SETTING = 'cluster.secret';
  * Follows the records: committed invitations open the door to joiners, and a rotated secret replaces the present one (peers
  * struck from the allow-list never receive it, since they no longer receive the log).
  */
-export function createCredentialKeeper(options: { readonly dataDir: string; readonly transport: Libp2pTransport; readonly onSecrets: (secrets: readonly Uint8Array[]) => void; readonly onFailure: (error: unknown) => void }, initial: ClusterCredentials) {
+export function createCredentialKeeper(
+  options: {
+    readonly dataDir: string;
+    readonly transport: Libp2pTransport;
+    readonly onSecrets: (secrets: readonly Uint8Array[]) => void;
+    readonly onFailure: (error: unknown) => void;
+  },
+  initial: ClusterCredentials,
+) {
   let credentials = initial;
   let saving = Promise.resolve();
 
@@ -23,7 +31,14 @@ export function createCredentialKeeper(options: { readonly dataDir: string; read
     current: (): ClusterCredentials => credentials,
     founded: (): void => save({ ...credentials, founding: false }),
     refresh(state: ClusterState): void {
-      options.transport.setInvitations([...state.invitations.values()].map((i) => ({ id: i.id, key: new Uint8Array(Buffer.from(i.key, 'base64url')), expiresAt: i.expiresAt, usesLeft: i.usesLeft })));
+      options.transport.setInvitations(
+        [...state.invitations.values()].map((i) => ({
+          id: i.id,
+          key: new Uint8Array(Buffer.from(i.key, 'base64url')),
+          expiresAt: i.expiresAt,
+          usesLeft: i.usesLeft,
+        })),
+      );
       const text = state.settings.get(SECRET_SETTING);
       if (text === undefined) return;
       const secret = new Uint8Array(Buffer.from(text, 'base64url'));

@@ -13,7 +13,9 @@ const IMAGES_EVERY_MS = 10_000;
 /** Where this machine's boot can be probed: every address others may reach, loopback only when there is no other. */
 export function probeAddresses(port: number, loopback: boolean): string[] {
   if (port === 0) return [];
-  const all = Object.values(networkInterfaces()).flatMap((list) => list ?? []).filter((a) => a.family === 'IPv4');
+  const all = Object.values(networkInterfaces())
+    .flatMap((list) => list ?? [])
+    .filter((a) => a.family === 'IPv4');
   const outside = all.filter((a) => !a.internal).map((a) => a.address);
   const chosen = loopback || outside.length === 0 ? ['127.0.0.1'] : outside;
   return chosen.map((a) => `${a}:${port}`);
@@ -53,16 +55,34 @@ export async function watchHost(options: {
     try {
       const load = await options.metrics.load();
       if (performance.now() - imagesAt > IMAGES_EVERY_MS) {
-        const lists = await Promise.all(options.runtimes.map((r) => r.images(AbortSignal.timeout(2000)).catch(() => [])));
+        const lists = await Promise.all(
+          options.runtimes.map((r) => r.images(AbortSignal.timeout(2000)).catch(() => [])),
+        );
         images = lists.flat().slice(0, MAX_IMAGES);
         imagesAt = performance.now();
       }
       if (stopped) return;
       options.post({
-        name: options.name, addresses: options.addresses(), bootProbe: options.bootProbe(), agentVersion: VERSION, wireVersion: WIRE_VERSION, os: described.os, arch: described.arch,
-        runtimes: options.runtimes.map((r) => r.kind), problems: options.problems(), canFence: options.canFence(),
-        resources: { ...resources, cpus: Math.max(0, resources.cpus - settings.reserved.cpus), memoryBytes: Math.max(0, resources.memoryBytes - settings.reserved.memoryBytes) },
-        load, labels: settings.labels, priority: settings.priority, witness: settings.witness, images,
+        name: options.name,
+        addresses: options.addresses(),
+        bootProbe: options.bootProbe(),
+        agentVersion: VERSION,
+        wireVersion: WIRE_VERSION,
+        os: described.os,
+        arch: described.arch,
+        runtimes: options.runtimes.map((r) => r.kind),
+        problems: options.problems(),
+        canFence: options.canFence(),
+        resources: {
+          ...resources,
+          cpus: Math.max(0, resources.cpus - settings.reserved.cpus),
+          memoryBytes: Math.max(0, resources.memoryBytes - settings.reserved.memoryBytes),
+        },
+        load,
+        labels: settings.labels,
+        priority: settings.priority,
+        witness: settings.witness,
+        images,
       });
     } catch (error) {
       options.log.warn({ error: String(error) }, 'host facts not read');

@@ -4,7 +4,7 @@ import type { PeerConfig } from '../core/peer/types.ts';
 import { parseCopyId } from '../core/reconcile/copy-id.ts';
 import type { CopyId } from '../core/reconcile/types.ts';
 import type { PeerSettings } from '../model/config-schema.ts';
-import { incarnation, nodeId, type MonoMs, type NodeId, type WallMs } from '../model/ids.ts';
+import { incarnation, type MonoMs, type NodeId, nodeId, type WallMs } from '../model/ids.ts';
 import type { StoreContents } from '../ports/store.ts';
 
 /** Priorities lie within +- this (config schema). */
@@ -23,7 +23,8 @@ export function peerConfigOf(settings: PeerSettings): PeerConfig {
   };
 }
 
-const text = (bytes: Uint8Array | undefined): string | undefined => (bytes === undefined ? undefined : new TextDecoder().decode(bytes));
+const text = (bytes: Uint8Array | undefined): string | undefined =>
+  bytes === undefined ? undefined : new TextDecoder().decode(bytes);
 
 /** What the peer core starts from: the store's contents, boot's registry, and for a founder a vote of its own. */
 export function restoredPeer(o: {
@@ -37,16 +38,21 @@ export function restoredPeer(o: {
 }): PeerOptions {
   const { contents, credentials } = o;
   const fresh = contents.consensus.snapshot.index === 0 && contents.consensus.entries.length === 0;
-  const consensus = fresh && credentials.founding
-    ? { ...contents.consensus, snapshot: { ...contents.consensus.snapshot, membership: { voters: [o.self], outgoing: null } } }
-    : contents.consensus;
+  const consensus =
+    fresh && credentials.founding
+      ? {
+          ...contents.consensus,
+          snapshot: { ...contents.consensus.snapshot, membership: { voters: [o.self], outgoing: null } },
+        }
+      : contents.consensus;
   const remembered = text(contents.local.get('peers'));
   const kept = remembered === undefined ? [] : (JSON.parse(remembered) as { id: string; addresses: string[] }[]);
   const lastIncarnation = Number(text(contents.local.get('incarnation')) ?? '0');
   const adoptedLeases: { key: PeerOptions['adoptedLeases'][number]['key']; deadline: MonoMs }[] = [];
   for (const [copyId, deadline] of o.registered) {
     const copy = parseCopyId(copyId);
-    if (copy && deadline !== undefined) adoptedLeases.push({ key: { taskId: copy.taskId, slot: copy.slot, generation: copy.generation }, deadline });
+    if (copy && deadline !== undefined)
+      adoptedLeases.push({ key: { taskId: copy.taskId, slot: copy.slot, generation: copy.generation }, deadline });
   }
   return {
     self: o.self,

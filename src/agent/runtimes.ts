@@ -9,7 +9,13 @@ import type { Runtime } from '../ports/runtime.ts';
 const ENGINE_ANSWER_MS = 3000;
 
 /** The runtimes asked for. With `auto`, docker is taken where an engine answers, and its absence is only said. */
-export async function openRuntimes(o: { readonly settings: PeerSettings; readonly dataDir: string; readonly clusterId: ClusterId; readonly nodeId: NodeId; readonly log: Log }): Promise<{ runtimes: Runtime[]; problems: string[] }> {
+export async function openRuntimes(o: {
+  readonly settings: PeerSettings;
+  readonly dataDir: string;
+  readonly clusterId: ClusterId;
+  readonly nodeId: NodeId;
+  readonly log: Log;
+}): Promise<{ runtimes: Runtime[]; problems: string[] }> {
   const kind = o.settings.witness ? 'none' : o.settings.runtime;
   const runtimes: Runtime[] = [];
   const problems: string[] = [];
@@ -20,10 +26,16 @@ export async function openRuntimes(o: { readonly settings: PeerSettings; readonl
       runtimes.push(docker);
     } catch (error) {
       await docker.close();
-      if (kind !== 'auto') throw new TaskOrgError('no_runtime', `no Docker Engine answers here: ${toTaskOrgError(error).message}`, { cause: error, retryable: true, hint: 'start the engine, or use --runtime process' });
+      if (kind !== 'auto')
+        throw new TaskOrgError('no_runtime', `no Docker Engine answers here: ${toTaskOrgError(error).message}`, {
+          cause: error,
+          retryable: true,
+          hint: 'start the engine, or use --runtime process',
+        });
       problems.push('no Docker Engine answers here: only process tasks run on this machine');
     }
   }
-  if (kind === 'process' || kind === 'auto' || kind === 'both') runtimes.push(createProcessRuntime({ dataDir: o.dataDir, clusterId: o.clusterId, nodeId: o.nodeId, log: o.log }));
+  if (kind === 'process' || kind === 'auto' || kind === 'both')
+    runtimes.push(createProcessRuntime({ dataDir: o.dataDir, clusterId: o.clusterId, nodeId: o.nodeId, log: o.log }));
   return { runtimes, problems };
 }

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { resolveConfig, type ConfigOrigin, type PeerSettings } from '../model/config.ts';
+import { type ConfigOrigin, type PeerSettings, resolveConfig } from '../model/config.ts';
 import { TaskOrgError } from '../model/errors.ts';
 
 /** Environment names that other programs of task-org read. */
@@ -42,11 +42,22 @@ Examples:
 `;
 
 /** Flags, environment, file, defaults. Throws invalid_input naming every wrong value and where it stands. */
-export function loadSettings(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): LoadedSettings {
+export function loadSettings(
+  argv: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+): LoadedSettings {
   const { values } = parse(argv);
   const flags: Record<string, unknown> = {
-    join: values.join, dataDir: values['data-dir'], name: values.name, runtime: values.runtime, listen: values.listen, labels: values.label,
-    priority: values.priority, witness: values.witness, mdns: values['no-mdns'] === true ? false : undefined, logLevel: values['log-level'],
+    join: values.join,
+    dataDir: values['data-dir'],
+    name: values.name,
+    runtime: values.runtime,
+    listen: values.listen,
+    labels: values.label,
+    priority: values.priority,
+    witness: values.witness,
+    mdns: values['no-mdns'] === true ? false : undefined,
+    logLevel: values['log-level'],
   };
   for (const pair of values.set ?? []) {
     const eq = pair.indexOf('=');
@@ -56,7 +67,11 @@ export function loadSettings(argv: readonly string[], env: Readonly<Record<strin
   const path = values.config;
   const file = path === undefined ? undefined : { path, text: readConfig(path) };
   const resolved = resolveConfig({ flags, env, ...(file ? { file } : {}), otherEnv: OTHER_ENV });
-  if (!resolved.ok) throw new TaskOrgError('invalid_input', 'the settings are not as expected', { details: resolved.issues, hint: 'task-org-peer --help lists the flags' });
+  if (!resolved.ok)
+    throw new TaskOrgError('invalid_input', 'the settings are not as expected', {
+      details: resolved.issues,
+      hint: 'task-org-peer --help lists the flags',
+    });
   const dataDir = resolve(resolved.config.dataDir === '' ? join(homedir(), '.task-org') : resolved.config.dataDir);
   return { settings: resolved.config, origins: resolved.origins, dataDir };
 }
@@ -68,13 +83,25 @@ function parse(argv: readonly string[]) {
       strict: true,
       allowPositionals: false,
       options: {
-        join: { type: 'string' }, 'data-dir': { type: 'string' }, name: { type: 'string' }, config: { type: 'string' }, runtime: { type: 'string' },
-        listen: { type: 'string', multiple: true }, label: { type: 'string', multiple: true }, priority: { type: 'string' }, witness: { type: 'boolean' },
-        'no-mdns': { type: 'boolean' }, 'log-level': { type: 'string' }, set: { type: 'string', multiple: true },
+        join: { type: 'string' },
+        'data-dir': { type: 'string' },
+        name: { type: 'string' },
+        config: { type: 'string' },
+        runtime: { type: 'string' },
+        listen: { type: 'string', multiple: true },
+        label: { type: 'string', multiple: true },
+        priority: { type: 'string' },
+        witness: { type: 'boolean' },
+        'no-mdns': { type: 'boolean' },
+        'log-level': { type: 'string' },
+        set: { type: 'string', multiple: true },
       },
     });
   } catch (cause) {
-    throw new TaskOrgError('invalid_input', (cause as Error).message, { cause, hint: 'task-org-peer --help lists the flags' });
+    throw new TaskOrgError('invalid_input', (cause as Error).message, {
+      cause,
+      hint: 'task-org-peer --help lists the flags',
+    });
   }
 }
 
@@ -82,6 +109,8 @@ function readConfig(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (cause) {
-    throw new TaskOrgError('invalid_input', `cannot read the settings file ${path}: ${(cause as Error).message}`, { cause });
+    throw new TaskOrgError('invalid_input', `cannot read the settings file ${path}: ${(cause as Error).message}`, {
+      cause,
+    });
   }
 }

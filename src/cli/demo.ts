@@ -7,7 +7,13 @@ Five peers on this machine; the one that runs a task is killed outright; the tas
 Then the cluster stays open until Ctrl-C, unless --exit is given. The exit code tells whether the task came back.
 `;
 
-const { values } = parseArgs({ options: { exit: { type: 'boolean', default: false }, runtime: { type: 'string', default: 'auto' }, help: { type: 'boolean', default: false } } });
+const { values } = parseArgs({
+  options: {
+    exit: { type: 'boolean', default: false },
+    runtime: { type: 'string', default: 'auto' },
+    help: { type: 'boolean', default: false },
+  },
+});
 const { runtime } = values;
 if (values.help || (runtime !== 'auto' && runtime !== 'docker' && runtime !== 'process')) {
   process.stdout.write(USAGE);

@@ -50,13 +50,29 @@ export class Demo {
     const { print } = this.#options;
     this.#dir = await mkdtemp(join(tmpdir(), 'task-org-demo-'));
     this.#docker = await this.#engine();
-    print(this.#docker ? 'A Docker Engine answers: the task will be a container.' : 'No Docker Engine is used: the task will be a process.');
-    if (this.#docker && (await ensureDemoImage(this.#docker))) print(`Made the image ${DEMO_IMAGE} from this machine's Node (no registry).`);
-    const fleet = new Fleet({ socketPath: (node) => apiSocket(this.#dataDir(node)), launch: (node, o) => this.#launch(node, o.token) });
+    print(
+      this.#docker
+        ? 'A Docker Engine answers: the task will be a container.'
+        : 'No Docker Engine is used: the task will be a process.',
+    );
+    if (this.#docker && (await ensureDemoImage(this.#docker)))
+      print(`Made the image ${DEMO_IMAGE} from this machine's Node (no registry).`);
+    const fleet = new Fleet({
+      socketPath: (node) => apiSocket(this.#dataDir(node)),
+      launch: (node, o) => this.#launch(node, o.token),
+    });
     this.#fleet = fleet;
     const from = performance.now();
-    await fleet.form({ peers: PEERS, joining: 0, witnesses: 0, runtime: this.#docker ? 'docker' : 'process', seed: 'demo' });
-    print(`${PEERS} peers found each other and elected node${await fleet.master()} master in ${seconds(performance.now() - from)}.`);
+    await fleet.form({
+      peers: PEERS,
+      joining: 0,
+      witnesses: 0,
+      runtime: this.#docker ? 'docker' : 'process',
+      seed: 'demo',
+    });
+    print(
+      `${PEERS} peers found each other and elected node${await fleet.master()} master in ${seconds(performance.now() - from)}.`,
+    );
 
     const before = await this.#startTask();
     const holder = Number(before.node.slice('node'.length));
@@ -72,7 +88,9 @@ export class Demo {
     for (const step of steps) print(`  ${String(Math.round(step.atMs)).padStart(6)} ms  ${step.text}`);
     print('');
     const recoveredMs = steps.at(-1)?.atMs ?? 0;
-    print(`"${TASK}" runs again on ${after.node}, generation ${after.generation}, ${Math.round(recoveredMs)} ms after the plug was pulled. (Its data stays behind in this version.)`);
+    print(
+      `"${TASK}" runs again on ${after.node}, generation ${after.generation}, ${Math.round(recoveredMs)} ms after the plug was pulled. (Its data stays behind in this version.)`,
+    );
     if (this.#options.exit) return 0;
     this.#invite(holder);
     return 0;
@@ -82,7 +100,10 @@ export class Demo {
     if (this.#options.runtime === 'process') return undefined;
     const docker = new Docker();
     try {
-      await Promise.race([docker.ping(), new Promise((_, reject) => setTimeout(() => reject(new Error('no answer')), 1500).unref())]);
+      await Promise.race([
+        docker.ping(),
+        new Promise((_, reject) => setTimeout(() => reject(new Error('no answer')), 1500).unref()),
+      ]);
       return docker;
     } catch (error) {
       if (this.#options.runtime === 'docker') throw new Error(`no Docker Engine answers: ${String(error)}`);
@@ -98,9 +119,24 @@ export class Demo {
     const port = this.#ports.get(node) ?? (await freePort());
     this.#ports.set(node, port);
     const log = openSync(join(this.#dir, `${nodeName(node)}.log`), 'a');
-    const args = [peerProgram(), '--data-dir', this.#dataDir(node), '--name', nodeName(node), '--listen', `/ip4/127.0.0.1/tcp/${port}`, '--no-mdns', '--runtime', this.#docker ? 'both' : 'process'];
+    const args = [
+      peerProgram(),
+      '--data-dir',
+      this.#dataDir(node),
+      '--name',
+      nodeName(node),
+      '--listen',
+      `/ip4/127.0.0.1/tcp/${port}`,
+      '--no-mdns',
+      '--runtime',
+      this.#docker ? 'both' : 'process',
+    ];
     if (token !== undefined) args.push('--join', token);
-    const child = spawn(process.execPath, args, { detached: true, stdio: ['ignore', log, log], env: { ...process.env, [STAGE_MARK]: this.#dataDir(node) } });
+    const child = spawn(process.execPath, args, {
+      detached: true,
+      stdio: ['ignore', log, log],
+      env: { ...process.env, [STAGE_MARK]: this.#dataDir(node) },
+    });
     closeSync(log);
     child.unref();
     this.#children.set(node, child);
@@ -113,7 +149,14 @@ export class Demo {
   async #startTask(): Promise<TaskView> {
     const ports = [`0:8080`];
     const document = this.#docker
-      ? { name: TASK, image: DEMO_IMAGE, command: ['node'], args: ['-e', LEDGER_PROGRAM], ports, env: { LEDGER_DIR: '/data' } }
+      ? {
+          name: TASK,
+          image: DEMO_IMAGE,
+          command: ['node'],
+          args: ['-e', LEDGER_PROGRAM],
+          ports,
+          env: { LEDGER_DIR: '/data' },
+        }
       : { name: TASK, runtime: 'process', command: [process.execPath, '-e', LEDGER_PROGRAM], ports };
     await this.#client(1).json('POST', '/v1/tasks', document);
     return this.#until(1, (task) => task.state === 'running' && (task.slots[0]?.ports.length ?? 0) > 0);
@@ -122,9 +165,14 @@ export class Demo {
   async #until(node: number, holds: (task: TaskView) => boolean): Promise<TaskView> {
     const until = Date.now() + RECOVERY_TIMEOUT_MS;
     for (;;) {
-      const task = await this.#client(node).get<TaskView>(`/v1/tasks/${TASK}`).catch(() => undefined);
+      const task = await this.#client(node)
+        .get<TaskView>(`/v1/tasks/${TASK}`)
+        .catch(() => undefined);
       if (task && holds(task)) return task;
-      if (Date.now() > until) throw new Error(`task ${TASK} is ${task?.state ?? 'unknown'} (${task?.error ?? ''}) after ${RECOVERY_TIMEOUT_MS / 1000} s; logs are in ${this.#dir}`);
+      if (Date.now() > until)
+        throw new Error(
+          `task ${TASK} is ${task?.state ?? 'unknown'} (${task?.error ?? ''}) after ${RECOVERY_TIMEOUT_MS / 1000} s; logs are in ${this.#dir}`,
+        );
       await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
     }
   }
@@ -133,6 +181,7 @@ export class Demo {
   async #pullThePlug(holder: number, before: TaskView): Promise<{ after: TaskView; steps: Step[] }> {
     const survivors = Array.from({ length: PEERS }, (_, i) => i + 1).filter((n) => n !== holder);
     const watcher = survivors[0] as number;
+    const masterKilled = (await this.#fleet?.master()) === holder;
     const steps: Step[] = [];
     const seen = new Set<string>();
     let killedAt = Number.POSITIVE_INFINITY;
@@ -141,24 +190,39 @@ export class Demo {
       seen.add(key);
       steps.push({ atMs: atMs - killedAt, text });
     };
-    const streams = await Promise.all(survivors.map(async (node) => {
-      const response = await this.#client(node).stream('GET', `/v1/events?since=${Date.now()}&follow=true`);
-      createInterface({ input: response }).on('line', (line) => {
-        const e = JSON.parse(line) as EventView;
-        if (e.at < killedAt - 50) return;
-        if (e.type === 'node.suspect') note(e.at, 'suspect', `${nodeName(node)} is the first to suspect ${e.subject}: ${e.message.replace(/^[^(]*\(|\)$/g, '').replace(/; asked .*$/, '')}`);
-        if (e.type === 'node.dead') note(e.at, `dead${node}`, `${nodeName(node)} holds ${e.subject} dead`);
-        if (e.type === 'role' && e.message.includes('is leader')) note(e.at, 'master', `${nodeName(node)} is the new master`);
-      });
-      return response;
-    }));
+    const streams = await Promise.all(
+      survivors.map(async (node) => {
+        const response = await this.#client(node).stream('GET', `/v1/events?since=${Date.now()}&follow=true`);
+        createInterface({ input: response }).on('line', (line) => {
+          const e = JSON.parse(line) as EventView;
+          if (e.at < killedAt - 50) return;
+          if (e.type === 'node.suspect')
+            note(
+              e.at,
+              'suspect',
+              `${nodeName(node)} is the first to suspect ${e.subject}: ${e.message.replace(/^[^(]*\(|\)$/g, '').replace(/; asked .*$/, '')}`,
+            );
+          if (e.type === 'node.dead') note(e.at, `dead${node}`, `${nodeName(node)} holds ${e.subject} dead`);
+          if (masterKilled && e.type === 'role' && e.message.includes('is leader'))
+            note(e.at, 'master', `${nodeName(node)} is the new master`);
+        });
+        return response;
+      }),
+    );
     killedAt = Date.now();
     await Promise.all([killPeer(this.#children.get(holder)?.pid, this.#dataDir(holder)), this.#killContainer(before)]);
     this.#children.delete(holder);
-    const after = await this.#until(watcher, (task) => task.generation !== before.generation && task.state === 'running');
+    const after = await this.#until(
+      watcher,
+      (task) => task.generation !== before.generation && task.state === 'running',
+    );
     const runsAt = Date.now();
-    const why = await this.#client(watcher).get<{ decisions: { at: number; what: string; node: string | null; generation: string | null; by: string }[] }>(`/v1/tasks/${TASK}/why`);
-    for (const d of why.decisions) if (d.what === 'assigned' && d.generation === after.generation) note(d.at, 'assigned', `${d.by} assigns "${TASK}" to ${d.node}, generation ${d.generation}`);
+    const why = await this.#client(watcher).get<{
+      decisions: { at: number; what: string; node: string | null; generation: string | null; by: string }[];
+    }>(`/v1/tasks/${TASK}/why`);
+    for (const d of why.decisions)
+      if (d.what === 'assigned' && d.generation === after.generation)
+        note(d.at, 'assigned', `${d.by} assigns "${TASK}" to ${d.node}, generation ${d.generation}`);
     const port = after.slots[0]?.ports[0]?.host ?? 0;
     note(runsAt, 'runs', `"${TASK}" is reported running on ${after.node}`);
     const answer = await untilAnswers(port);
@@ -170,7 +234,11 @@ export class Demo {
   /** A machine takes its containers with it; here they share one engine, so this one is killed by hand. */
   async #killContainer(task: TaskView): Promise<void> {
     const id = task.slots[0]?.handle;
-    if (this.#docker && id) await this.#docker.getContainer(id).kill().catch(() => {});
+    if (this.#docker && id)
+      await this.#docker
+        .getContainer(id)
+        .kill()
+        .catch(() => {});
   }
 
   #invite(killed: number): void {
@@ -179,7 +247,14 @@ export class Demo {
     print('');
     print('The cluster stays open. In another terminal:');
     print(`  export TASKORG_HOST=unix:${socket}`);
-    for (const line of ['npx task-org node ls', 'npx task-org ps', `npx task-org why ${TASK}`, `npx task-org logs ${TASK}`, 'npx task-org run --runtime process --name tick -- sh -c "while :; do date; sleep 1; done"']) print(`  ${line}`);
+    for (const line of [
+      'npx task-org node ls',
+      'npx task-org ps',
+      `npx task-org why ${TASK}`,
+      `npx task-org logs ${TASK}`,
+      'npx task-org run --runtime process --name tick -- sh -c "while :; do date; sleep 1; done"',
+    ])
+      print(`  ${line}`);
     print('Ctrl-C ends it.');
   }
 
@@ -189,7 +264,13 @@ export class Demo {
     this.#fleet?.close();
     for (const [node, child] of this.#children) await killPeer(child.pid, this.#dataDir(node));
     if (this.#docker) {
-      for (const c of await this.#docker.listContainers({ all: true, filters: { ancestor: [DEMO_IMAGE], label: ['org.task-org.task'] } }).catch(() => [])) await this.#docker.getContainer(c.Id).remove({ force: true }).catch(() => {});
+      for (const c of await this.#docker
+        .listContainers({ all: true, filters: { ancestor: [DEMO_IMAGE], label: ['org.task-org.task'] } })
+        .catch(() => []))
+        await this.#docker
+          .getContainer(c.Id)
+          .remove({ force: true })
+          .catch(() => {});
     }
     if (this.#dir !== '') await rm(this.#dir, { recursive: true, force: true });
   }
@@ -199,12 +280,18 @@ const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
 
 function ask(port: number, method: string): Promise<string> {
   return new Promise((resolve, reject) => {
-    const req = request({ host: '127.0.0.1', port, method, path: method === 'POST' ? '/append' : '/', agent: false, timeout: 1000 }, (response) => {
-      let text = '';
-      response.setEncoding('utf8').on('data', (chunk: string) => {
-        text += chunk;
-      }).on('end', () => resolve(text));
-    });
+    const req = request(
+      { host: '127.0.0.1', port, method, path: method === 'POST' ? '/append' : '/', agent: false, timeout: 1000 },
+      (response) => {
+        let text = '';
+        response
+          .setEncoding('utf8')
+          .on('data', (chunk: string) => {
+            text += chunk;
+          })
+          .on('end', () => resolve(text));
+      },
+    );
     req.on('error', reject).on('timeout', () => req.destroy(new Error('no answer')));
     req.end();
   });
@@ -226,7 +313,9 @@ function freePort(): Promise<number> {
     server.once('error', reject);
     server.listen(0, '127.0.0.1', () => {
       const address = server.address();
-      server.close(() => (typeof address === 'object' && address ? resolve(address.port) : reject(new Error('no free port'))));
+      server.close(() =>
+        typeof address === 'object' && address ? resolve(address.port) : reject(new Error('no free port')),
+      );
     });
   });
 }

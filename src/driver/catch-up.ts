@@ -4,7 +4,7 @@ import type { CommittedEntries, PeerEffect, PeerEvent } from '../core/peer/types
 import { dumpState } from '../core/state/state.ts';
 import type { StatePut } from '../core/state/types.ts';
 import { TaskOrgError } from '../model/errors.ts';
-import { logIndex, type LogIndex, type NodeId } from '../model/ids.ts';
+import { type LogIndex, logIndex, type NodeId } from '../model/ids.ts';
 import { LIMITS } from '../model/limits.ts';
 import { decodeGossip, encodeGossip } from '../model/message-schemas.ts';
 import type { Log } from '../ports/log.ts';
@@ -45,7 +45,9 @@ export function createCatchUp(deps: {
   const rangeFrom = async (from: LogIndex, to: LogIndex, neighbours: readonly NodeId[]): Promise<void> => {
     for (const neighbour of neighbours) {
       try {
-        const bytes = await transport.request(neighbour, METHOD_ENTRIES, encode({ from, to }), { timeoutMs: FETCH_TIMEOUT_MS });
+        const bytes = await transport.request(neighbour, METHOD_ENTRIES, encode({ from, to }), {
+          timeoutMs: FETCH_TIMEOUT_MS,
+        });
         const decoded = decodeGossip('log', bytes);
         if (!decoded.ok) continue;
         const entries = decoded.value.message as CommittedEntries;
@@ -62,13 +64,16 @@ export function createCatchUp(deps: {
     const signal = AbortSignal.timeout(SNAPSHOT_TIMEOUT_MS);
     const stream = await transport.openStream(effect.from, METHOD_SNAPSHOT, encode({ index: effect.index }), signal);
     const pairs: StatePut[] = [];
-    let header: { index: number; term: number; membership: { voters: NodeId[]; outgoing: NodeId[] | null } } | undefined;
+    let header:
+      | { index: number; term: number; membership: { voters: NodeId[]; outgoing: NodeId[] | null } }
+      | undefined;
     for await (const frame of frames(stream.source)) {
       const value = decode(frame) as { h?: typeof header; p?: [string, unknown][] };
       if (value.h) header = value.h;
       for (const [key, v] of value.p ?? []) pairs.push({ key, value: v });
     }
-    if (!header || header.index < effect.index) throw new TaskOrgError('refused', 'the snapshot offered is older than the one announced', { retryable: true });
+    if (!header || header.index < effect.index)
+      throw new TaskOrgError('refused', 'the snapshot offered is older than the one announced', { retryable: true });
     const index = logIndex(header.index);
     await store.installSnapshot({ index, term: header.term, membership: header.membership, pairs: asyncOf(pairs) });
     log.info({ from: effect.from, index, pairs: pairs.length }, 'snapshot installed');
@@ -87,21 +92,30 @@ export function createCatchUp(deps: {
       if (fetchingSnapshot) return;
       fetchingSnapshot = true;
       snapshotFrom(effect)
-        .catch((error: unknown) => log.warn({ from: effect.from, error: String(error) }, 'snapshot not fetched; will be offered again'))
+        .catch((error: unknown) =>
+          log.warn({ from: effect.from, error: String(error) }, 'snapshot not fetched; will be offered again'),
+        )
         .finally(() => {
           fetchingSnapshot = false;
         });
     },
     serveEntries: async (payload) => {
       const { from, to } = decode(payload) as { from: number; to: number };
-      if (!Number.isSafeInteger(from) || !Number.isSafeInteger(to) || from < 1 || to < from) throw new TaskOrgError('invalid_input', 'a range needs 1 <= from <= to');
+      if (!Number.isSafeInteger(from) || !Number.isSafeInteger(to) || from < 1 || to < from)
+        throw new TaskOrgError('invalid_input', 'a range needs 1 <= from <= to');
       const commit = peer.consensus().commit;
       const end = Math.min(to, from + LIMITS.appendEntries, commit + 1);
       const all = end > from ? peer.logEntries(logIndex(from), logIndex(end)) : [];
       let bytes = 0;
-      const entries = all.filter((e) => (bytes += 64 + (e.payload.kind === 'command' ? e.payload.bytes.length : 0)) <= LIMITS.appendBytes);
+      const entries = all.filter(
+        (e) => (bytes += 64 + (e.payload.kind === 'command' ? e.payload.bytes.length : 0)) <= LIMITS.appendBytes,
+      );
       const prevTerm = peer.termAt(logIndex(from - 1));
-      if (prevTerm === undefined) return encodeGossip({ topic: 'log', message: { prevIndex: logIndex(from - 1), prevTerm: 0 as never, entries: [], commit } });
+      if (prevTerm === undefined)
+        return encodeGossip({
+          topic: 'log',
+          message: { prevIndex: logIndex(from - 1), prevTerm: 0 as never, entries: [], commit },
+        });
       return encodeGossip({ topic: 'log', message: { prevIndex: logIndex(from - 1), prevTerm, entries, commit } });
     },
     serveSnapshot: async (stream) => {
@@ -111,7 +125,20 @@ export function createCatchUp(deps: {
       const pairs = [...dumpState(state)];
       const index = state.applied;
       const term = peer.termAt(index) ?? view.term;
-      await stream.write(frame(encode({ h: { index, term, membership: { voters: [...view.membership.voters], outgoing: view.membership.outgoing ? [...view.membership.outgoing] : null } } })));
+      await stream.write(
+        frame(
+          encode({
+            h: {
+              index,
+              term,
+              membership: {
+                voters: [...view.membership.voters],
+                outgoing: view.membership.outgoing ? [...view.membership.outgoing] : null,
+              },
+            },
+          }),
+        ),
+      );
       for (let i = 0; i < pairs.length; i += PAIRS_PER_CHUNK) {
         await stream.write(frame(encode({ p: pairs.slice(i, i + PAIRS_PER_CHUNK).map((p) => [p.key, p.value]) })));
       }

@@ -1,5 +1,5 @@
-import { connect } from 'node:net';
 import { request } from 'node:http';
+import { connect } from 'node:net';
 import type { DesiredCopy } from '../core/reconcile/types.ts';
 import type { HealthChecker } from './runtime-driver.ts';
 
@@ -11,18 +11,32 @@ export const runHealthCheck: HealthChecker = async (copy, runtime, copyId, signa
   const check = copy.spec.healthCheck?.check;
   if (!check) return { ok: true, output: '' };
   if (check.type === 'command') {
-    const session = await runtime.exec(copyId, { command: check.command, env: {}, tty: false, interactive: false, user: '', workdir: '', size: null }, signal);
+    const session = await runtime.exec(
+      copyId,
+      { command: check.command, env: {}, tty: false, interactive: false, user: '', workdir: '', size: null },
+      signal,
+    );
     let output = '';
-    for await (const chunk of session.output) if (output.length < OUTPUT_LIMIT) output += new TextDecoder().decode(chunk.data);
+    for await (const chunk of session.output)
+      if (output.length < OUTPUT_LIMIT) output += new TextDecoder().decode(chunk.data);
     const exitCode = await session.exitCode;
-    return { ok: exitCode === 0, output: exitCode === 0 ? '' : `exit code ${exitCode}: ${output.slice(0, OUTPUT_LIMIT).trim()}` };
+    return {
+      ok: exitCode === 0,
+      output: exitCode === 0 ? '' : `exit code ${exitCode}: ${output.slice(0, OUTPUT_LIMIT).trim()}`,
+    };
   }
   const port = hostPort(copy, check.port, (await runtime.list(signal)).find((c) => c.copyId === copyId)?.ports ?? []);
   return check.type === 'tcp' ? tcpCheck(port, signal) : httpCheck(port, check.path, signal);
 };
 
-const hostPort = (copy: DesiredCopy, container: number, bound: readonly { container: number; host: number }[]): number =>
-  bound.find((p) => p.container === container)?.host ?? copy.spec.ports.find((p) => p.container === container)?.host ?? container;
+const hostPort = (
+  copy: DesiredCopy,
+  container: number,
+  bound: readonly { container: number; host: number }[],
+): number =>
+  bound.find((p) => p.container === container)?.host ??
+  copy.spec.ports.find((p) => p.container === container)?.host ??
+  container;
 
 function tcpCheck(port: number, signal: AbortSignal): Promise<{ ok: boolean; output: string }> {
   return new Promise((resolve) => {

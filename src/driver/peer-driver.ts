@@ -12,7 +12,7 @@ import type { Clock } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
 import type { Store } from '../ports/store.ts';
 import type { Channel, Topic, Transport } from '../ports/transport.ts';
-import { createCatchUp, type CatchUp } from './catch-up.ts';
+import { type CatchUp, createCatchUp } from './catch-up.ts';
 import { createPersistence, type Persistence } from './persistence.ts';
 import type { RuntimeDriver } from './runtime-driver.ts';
 
@@ -113,15 +113,20 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
       case 'write-state':
         return persistence.writeState(effect.puts, effect.applied);
       case 'keep-submission':
-        return persistence.keepSubmission(effect.submission, () => post({ type: 'submission-kept', id: effect.submission.id }));
+        return persistence.keepSubmission(effect.submission, () =>
+          post({ type: 'submission-kept', id: effect.submission.id }),
+        );
       case 'drop-submissions':
         return persistence.dropSubmissions(effect.ids);
       case 'send': {
-        const send = (): void => transport.send(effect.to, effect.channel, encodeMessage(effect.channel, effect.message));
+        const send = (): void =>
+          transport.send(effect.to, effect.channel, encodeMessage(effect.channel, effect.message));
         return effect.afterPersist ? persistence.afterPersist(send) : send();
       }
       case 'publish':
-        transport.publish(effect.topic, encodeGossip(effect)).catch((error: unknown) => log.debug({ topic: effect.topic, error: String(error) }, 'gossip not published'));
+        transport
+          .publish(effect.topic, encodeGossip(effect))
+          .catch((error: unknown) => log.debug({ topic: effect.topic, error: String(error) }, 'gossip not published'));
         return;
       case 'probe-boot':
         return deps.prober.probe(effect.peer, effect.attempt, effect.addresses);
@@ -194,7 +199,8 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
       stopped = true;
       cancelTimer?.();
       await runtimes.stop();
-      for (const resolve of replies.values()) resolve({ ok: false, reason: 'timeout', message: 'this peer is stopping' });
+      for (const resolve of replies.values())
+        resolve({ ok: false, reason: 'timeout', message: 'this peer is stopping' });
       replies.clear();
       await persistence.idle();
     },

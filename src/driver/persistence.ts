@@ -17,10 +17,20 @@ interface Pending {
   /** Consensus ops, submissions or local facts: the batch must be fsynced. */
   sync: boolean;
   persistId: number | null;
-  then: (() => void)[];
+  after: (() => void)[];
 }
 
-const empty = (): Pending => ({ ops: [], puts: [], applied: null, add: [], remove: [], local: [], sync: false, persistId: null, then: [] });
+const empty = (): Pending => ({
+  ops: [],
+  puts: [],
+  applied: null,
+  add: [],
+  remove: [],
+  local: [],
+  sync: false,
+  persistId: null,
+  after: [],
+});
 
 export interface PersistenceCallbacks {
   onPersisted(persistId: number): void;
@@ -50,7 +60,12 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
   let idleWaiters: (() => void)[] = [];
 
   const isEmpty = (p: Pending): boolean =>
-    p.ops.length === 0 && p.puts.length === 0 && p.applied === null && p.add.length === 0 && p.remove.length === 0 && p.local.length === 0;
+    p.ops.length === 0 &&
+    p.puts.length === 0 &&
+    p.applied === null &&
+    p.add.length === 0 &&
+    p.remove.length === 0 &&
+    p.local.length === 0;
 
   const settleIdle = (): void => {
     if (writing || !isEmpty(pending)) return;
@@ -67,13 +82,18 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
     writing = batch;
     batches += 1;
     const write: StoreBatch = {
-      consensus: batch.ops, state: batch.puts, applied: batch.applied, addSubmissions: batch.add,
-      removeSubmissions: batch.remove, local: batch.local, sync: batch.sync,
+      consensus: batch.ops,
+      state: batch.puts,
+      applied: batch.applied,
+      addSubmissions: batch.add,
+      removeSubmissions: batch.remove,
+      local: batch.local,
+      sync: batch.sync,
     };
     store.write(write).then(
       () => {
         writing = undefined;
-        for (const then of batch.then) then();
+        for (const then of batch.after) then();
         if (batch.persistId !== null) callbacks.onPersisted(batch.persistId);
         if (batch.applied !== null) callbacks.onStateWritten(batch.applied);
         flush();
@@ -108,7 +128,7 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
     keepSubmission: (submission, then) => {
       pending.add.push(submission);
       pending.sync = true;
-      pending.then.push(then);
+      pending.after.push(then);
       schedule();
     },
     dropSubmissions: (ids) => {
@@ -118,18 +138,19 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
     local: (key, value, then) => {
       pending.local.push({ key, value });
       pending.sync = true;
-      if (then) pending.then.push(then);
+      if (then) pending.after.push(then);
       schedule();
     },
     afterPersist: (send) => {
-      if (pending.persistId !== null) pending.then.push(send);
-      else if (writing?.persistId != null) writing.then.push(send);
+      if (pending.persistId !== null) pending.after.push(send);
+      else if (writing?.persistId != null) writing.after.push(send);
       else send();
     },
-    idle: () => new Promise((resolve) => {
-      idleWaiters.push(resolve);
-      settleIdle();
-    }),
+    idle: () =>
+      new Promise((resolve) => {
+        idleWaiters.push(resolve);
+        settleIdle();
+      }),
     get batches() {
       return batches;
     },

@@ -9,7 +9,12 @@ import type { Runtime } from '../ports/runtime.ts';
 // Carries out what reconciliation decides, through the runtimes, and reports what came of it.
 
 export type RuntimeEffect = Extract<ReconcileEffect, { type: 'start' | 'stop' | 'check-health' }>;
-export type HealthChecker = (copy: DesiredCopy, runtime: Runtime, copyId: CopyId, signal: AbortSignal) => Promise<{ ok: boolean; output: string }>;
+export type HealthChecker = (
+  copy: DesiredCopy,
+  runtime: Runtime,
+  copyId: CopyId,
+  signal: AbortSignal,
+) => Promise<{ ok: boolean; output: string }>;
 
 export interface RuntimeDriver {
   run(effect: RuntimeEffect): void;
@@ -48,23 +53,40 @@ export function createRuntimeDriver(deps: {
   async function start(effect: Extract<RuntimeEffect, { type: 'start' }>): Promise<void> {
     const { copyId, copy } = effect;
     const runtime = byKind.get(copy.spec.runtime);
-    if (!runtime) return post({ type: 'start-failed', copyId, error: `this machine has no ${copy.spec.runtime} runtime`, retryable: false });
+    if (!runtime)
+      return post({
+        type: 'start-failed',
+        copyId,
+        error: `this machine has no ${copy.spec.runtime} runtime`,
+        retryable: false,
+      });
     const controller = new AbortController();
     starting.set(copyId, controller);
     const signal = AbortSignal.any([controller.signal, aborted.signal, AbortSignal.timeout(START_TIMEOUT_MS)]);
     try {
       await runtime.prepare(copy, signal);
-      const observed = await runtime.start(copy, async (target) => {
-        copies.add(copyId);
-        await boot.register(copyId, isExclusive(copy.spec), [target]);
-        if (isExclusive(copy.spec)) boot.deadline(copyId, deadlines.get(prefixOf(copyId)));
-      }, signal);
+      const observed = await runtime.start(
+        copy,
+        async (target) => {
+          copies.add(copyId);
+          await boot.register(copyId, isExclusive(copy.spec), [target]);
+          if (isExclusive(copy.spec)) boot.deadline(copyId, deadlines.get(prefixOf(copyId)));
+        },
+        signal,
+      );
       post({ type: 'started', copy: observed });
     } catch (cause) {
       const error = toTaskOrgError(cause);
       log.warn({ copyId, code: error.code, error: error.message }, 'copy did not start');
-      const retryable = error.retryable || (error.code !== 'image_missing' && error.code !== 'no_runtime' && error.code !== 'invalid_input');
-      post({ type: 'start-failed', copyId, error: error.hint ? `${error.message} (${error.hint})` : error.message, retryable });
+      const retryable =
+        error.retryable ||
+        (error.code !== 'image_missing' && error.code !== 'no_runtime' && error.code !== 'invalid_input');
+      post({
+        type: 'start-failed',
+        copyId,
+        error: error.hint ? `${error.message} (${error.hint})` : error.message,
+        retryable,
+      });
     } finally {
       starting.delete(copyId);
     }
@@ -77,7 +99,8 @@ export function createRuntimeDriver(deps: {
     try {
       if (runtime) {
         const signal = AbortSignal.timeout(effect.graceMs + STOP_SLACK_MS);
-        if (effect.graceful) await runtime.stop(copyId, { stopSignal: effect.stopSignal, graceMs: effect.graceMs }, signal);
+        if (effect.graceful)
+          await runtime.stop(copyId, { stopSignal: effect.stopSignal, graceMs: effect.graceMs }, signal);
         else await runtime.kill(copyId, signal);
       }
       copies.delete(copyId);
@@ -94,7 +117,9 @@ export function createRuntimeDriver(deps: {
     const runtime = byKind.get(effect.copy.spec.runtime);
     if (!check || !runtime) return;
     const signal = AbortSignal.any([aborted.signal, AbortSignal.timeout(check.timeoutMs)]);
-    const result = await deps.checkHealth(effect.copy, runtime, effect.copyId, signal).catch((error: unknown) => ({ ok: false, output: toTaskOrgError(error).message }));
+    const result = await deps
+      .checkHealth(effect.copy, runtime, effect.copyId, signal)
+      .catch((error: unknown) => ({ ok: false, output: toTaskOrgError(error).message }));
     post({ type: 'health', copyId: effect.copyId, ok: result.ok, output: result.output });
   }
 
@@ -119,7 +144,12 @@ export function createRuntimeDriver(deps: {
   async function watch(runtime: Runtime): Promise<void> {
     const watching = runtime.events((event) => {
       if (event.type === 'exited') {
-        post({ type: 'exited', copyId: event.copyId, exitCode: event.exitCode, error: event.oomKilled ? 'out of memory' : '' });
+        post({
+          type: 'exited',
+          copyId: event.copyId,
+          exitCode: event.exitCode,
+          error: event.oomKilled ? 'out of memory' : '',
+        });
       } else if (event.type === 'down') {
         log.warn({ runtime: runtime.kind, reason: event.reason }, 'runtime does not answer');
         post({ type: 'runtime-down', runtime: runtime.kind, reason: event.reason });
@@ -130,9 +160,11 @@ export function createRuntimeDriver(deps: {
   }
 
   for (const runtime of byKind.values()) {
-    track(watch(runtime).catch((error: unknown) => {
-      if (!aborted.signal.aborted) log.error({ runtime: runtime.kind, error: String(error) }, 'runtime watch ended');
-    }));
+    track(
+      watch(runtime).catch((error: unknown) => {
+        if (!aborted.signal.aborted) log.error({ runtime: runtime.kind, error: String(error) }, 'runtime watch ended');
+      }),
+    );
   }
 
   return {

@@ -15,21 +15,67 @@ export interface CommandMeta {
 
 export type Command = CommandMeta &
   (
-    | { readonly type: 'cluster.init'; readonly cluster: ClusterRecord; readonly founder: Omit<PeerRecord, 'admittedAt'> }
-    | { readonly type: 'peer.admit'; readonly peer: Omit<PeerRecord, 'admittedAt'>; readonly invitationId: string | null }
-    | { readonly type: 'peer.update'; readonly nodeId: NodeId; readonly patch: Partial<Pick<PeerRecord, 'name' | 'addresses' | 'labels' | 'priority' | 'availability'>> }
+    | {
+        readonly type: 'cluster.init';
+        readonly cluster: ClusterRecord;
+        readonly founder: Omit<PeerRecord, 'admittedAt'>;
+      }
+    | {
+        readonly type: 'peer.admit';
+        readonly peer: Omit<PeerRecord, 'admittedAt'>;
+        readonly invitationId: string | null;
+      }
+    | {
+        readonly type: 'peer.update';
+        readonly nodeId: NodeId;
+        readonly patch: Partial<Pick<PeerRecord, 'name' | 'addresses' | 'labels' | 'priority' | 'availability'>>;
+      }
     | { readonly type: 'peer.remove'; readonly nodeId: NodeId }
     | { readonly type: 'invitation.add'; readonly invitation: InvitationRecord }
     | { readonly type: 'invitation.remove'; readonly id: string }
     | { readonly type: 'task.submit'; readonly submission: Submission }
     | { readonly type: 'task.refuse'; readonly id: TaskId; readonly reason: string; readonly expiresAt: WallMs }
     | { readonly type: 'task.update'; readonly taskId: TaskId; readonly spec: TaskSpec }
-    | { readonly type: 'task.desire'; readonly taskId: TaskId; readonly desired: 'running' | 'stopped'; readonly restart: boolean }
+    | {
+        readonly type: 'task.desire';
+        readonly taskId: TaskId;
+        readonly desired: 'running' | 'stopped';
+        readonly restart: boolean;
+      }
     | { readonly type: 'task.remove'; readonly taskId: TaskId }
-    | { readonly type: 'slot.assign'; readonly taskId: TaskId; readonly slot: number; readonly generation: Generation; readonly node: NodeId; readonly reason: string; readonly evidence: readonly string[] }
-    | { readonly type: 'slot.close'; readonly taskId: TaskId; readonly slot: number; readonly generation: Generation; readonly reason: string; readonly evidence: readonly string[] }
-    | { readonly type: 'slot.release'; readonly taskId: TaskId; readonly slot: number; readonly generation: Generation; readonly reason: string }
-    | { readonly type: 'slot.end'; readonly taskId: TaskId; readonly slot: number; readonly generation: Generation; readonly outcome: 'finished' | 'failed'; readonly exitCode: number | null; readonly error: string }
+    | {
+        readonly type: 'slot.assign';
+        readonly taskId: TaskId;
+        readonly slot: number;
+        readonly generation: Generation;
+        readonly node: NodeId;
+        readonly reason: string;
+        readonly evidence: readonly string[];
+      }
+    | {
+        readonly type: 'slot.close';
+        readonly taskId: TaskId;
+        readonly slot: number;
+        readonly generation: Generation;
+        readonly reason: string;
+        readonly evidence: readonly string[];
+      }
+    | {
+        readonly type: 'slot.release';
+        readonly taskId: TaskId;
+        readonly slot: number;
+        readonly generation: Generation;
+        readonly reason: string;
+      }
+    | {
+        readonly type: 'slot.end';
+        readonly taskId: TaskId;
+        readonly slot: number;
+        readonly generation: Generation;
+        readonly outcome: 'finished' | 'failed';
+        readonly exitCode: number | null;
+        readonly error: string;
+      }
     | { readonly type: 'setting.set'; readonly key: string; readonly value: string }
   );
 export type CommandType = Command['type'];
@@ -38,4 +84,8 @@ export type CommandType = Command['type'];
 export type ApplyResult =
   | { readonly ok: true }
   /** Refused by the state machine (e.g. name in use, stale generation). The entry stands; the state is unchanged. */
-  | { readonly ok: false; readonly code: 'name_in_use' | 'not_found' | 'stale' | 'already_exists' | 'refused' | 'limit'; readonly reason: string };
+  | {
+      readonly ok: false;
+      readonly code: 'name_in_use' | 'not_found' | 'stale' | 'already_exists' | 'refused' | 'limit';
+      readonly reason: string;
+    };

@@ -1,9 +1,33 @@
 /** Every failure a caller can meet by name. `code` is stable; `hint` is the next step for a person. */
 export type ErrorCode =
-  | 'invalid_input' | 'not_found' | 'name_in_use' | 'already_exists' | 'refused' | 'busy' | 'no_master' | 'not_master'
-  | 'no_quorum' | 'timeout' | 'unreachable' | 'not_admitted' | 'token_expired' | 'token_invalid' | 'token_other_cluster'
-  | 'data_dir_locked' | 'data_dir_unusable' | 'disk_full' | 'log_lost' | 'store_failed' | 'port_in_use' | 'no_runtime'
-  | 'runtime_failed' | 'image_missing' | 'too_large' | 'wrong_version' | 'aborted' | 'internal';
+  | 'invalid_input'
+  | 'not_found'
+  | 'name_in_use'
+  | 'already_exists'
+  | 'refused'
+  | 'busy'
+  | 'no_master'
+  | 'not_master'
+  | 'no_quorum'
+  | 'timeout'
+  | 'unreachable'
+  | 'not_admitted'
+  | 'token_expired'
+  | 'token_invalid'
+  | 'token_other_cluster'
+  | 'data_dir_locked'
+  | 'data_dir_unusable'
+  | 'disk_full'
+  | 'log_lost'
+  | 'store_failed'
+  | 'port_in_use'
+  | 'no_runtime'
+  | 'runtime_failed'
+  | 'image_missing'
+  | 'too_large'
+  | 'wrong_version'
+  | 'aborted'
+  | 'internal';
 
 export interface ErrorOptionsEx {
   readonly hint?: string;

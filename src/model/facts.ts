@@ -21,14 +21,26 @@ export interface NodeLoad {
   readonly temperatureC: number | null;
   readonly battery: { readonly percent: number; readonly charging: boolean } | null;
   readonly fansRpm: readonly number[];
-  readonly gpus: readonly { readonly usage: number | null; readonly memoryUsedBytes: number | null; readonly temperatureC: number | null }[];
+  readonly gpus: readonly {
+    readonly usage: number | null;
+    readonly memoryUsedBytes: number | null;
+    readonly temperatureC: number | null;
+  }[];
 }
 
 /**
  * What a copy (one container or process of one slot and generation) is doing on its machine.
  * `finished`/`failed` are final for that generation: the restart policy does not start it again.
  */
-export type CopyState = 'preparing' | 'starting' | 'running' | 'backoff' | 'stopping' | 'stopped' | 'finished' | 'failed';
+export type CopyState =
+  | 'preparing'
+  | 'starting'
+  | 'running'
+  | 'backoff'
+  | 'stopping'
+  | 'stopped'
+  | 'finished'
+  | 'failed';
 
 export interface CopyFact {
   readonly taskId: TaskId;

@@ -1,7 +1,6 @@
-import type { CopyFact, NodeFacts } from './facts.ts';
-import type { Incarnation, NodeId, TaskId } from './ids.ts';
 import type { ApplyResult, Command } from './commands.ts';
-import type { LogIndex } from './ids.ts';
+import type { CopyFact, NodeFacts } from './facts.ts';
+import type { Incarnation, LogIndex, NodeId, TaskId } from './ids.ts';
 import type { Submission } from './records.ts';
 
 // Words the peers exchange besides membership, raft and lease messages (whose types live with their cores).
@@ -23,13 +22,30 @@ export type FactsMessage =
   | { readonly type: 'facts-full'; readonly facts: NodeFacts }
   | { readonly type: 'facts-delta'; readonly delta: FactsDelta }
   /** Anti-entropy: the versions I hold; answer with what is newer, and ask for what I have newer. */
-  | { readonly type: 'facts-digest'; readonly digest: readonly (readonly [NodeId, Incarnation, number])[]; readonly reply: boolean }
+  | {
+      readonly type: 'facts-digest';
+      readonly digest: readonly (readonly [NodeId, Incarnation, number])[];
+      readonly reply: boolean;
+    }
   | { readonly type: 'facts-want'; readonly nodes: readonly NodeId[] };
 
 export type ControlMessage =
   /** A submission handed directly (besides the topic); answered by `submission-verdict` once settled. */
   | { readonly type: 'submission'; readonly submission: Submission }
-  | { readonly type: 'submission-verdict'; readonly id: TaskId; readonly verdict: 'accepted' | 'refused' | 'busy'; readonly index: LogIndex; readonly reason: string }
+  | {
+      readonly type: 'submission-verdict';
+      readonly id: TaskId;
+      readonly verdict: 'accepted' | 'refused' | 'busy';
+      readonly index: LogIndex;
+      readonly reason: string;
+    }
   /** Commands forwarded to the master, answered one by one; `requestId` is the sender's. */
   | { readonly type: 'propose'; readonly requestId: number; readonly command: Command }
-  | { readonly type: 'propose-result'; readonly requestId: number; readonly ok: boolean; readonly index: LogIndex; readonly result: ApplyResult | null; readonly reason: string };
+  | {
+      readonly type: 'propose-result';
+      readonly requestId: number;
+      readonly ok: boolean;
+      readonly index: LogIndex;
+      readonly result: ApplyResult | null;
+      readonly reason: string;
+    };

@@ -43,8 +43,20 @@ export type SlotState =
   /** Closed by the master: renewals are refused; may be granted again once the lease has run out. */
   | { readonly kind: 'closed'; readonly node: NodeId; readonly at: WallMs; readonly reason: string }
   /** The run ended by itself and is not to be repeated. */
-  | { readonly kind: 'finished'; readonly node: NodeId; readonly exitCode: number | null; readonly error: string; readonly at: WallMs }
-  | { readonly kind: 'failed'; readonly node: NodeId; readonly exitCode: number | null; readonly error: string; readonly at: WallMs };
+  | {
+      readonly kind: 'finished';
+      readonly node: NodeId;
+      readonly exitCode: number | null;
+      readonly error: string;
+      readonly at: WallMs;
+    }
+  | {
+      readonly kind: 'failed';
+      readonly node: NodeId;
+      readonly exitCode: number | null;
+      readonly error: string;
+      readonly at: WallMs;
+    };
 
 export interface SlotRecord {
   readonly slot: number;
@@ -60,7 +72,16 @@ export interface Decision {
   readonly slot: number;
   /** The peer that decided (the master of that term). */
   readonly by: NodeId;
-  readonly what: 'accepted' | 'assigned' | 'closed' | 'finished' | 'failed' | 'waiting' | 'stopped' | 'updated' | 'restarted';
+  readonly what:
+    | 'accepted'
+    | 'assigned'
+    | 'closed'
+    | 'finished'
+    | 'failed'
+    | 'waiting'
+    | 'stopped'
+    | 'updated'
+    | 'restarted';
   readonly generation: Generation | null;
   readonly node: NodeId | null;
   readonly reason: string;

@@ -17,7 +17,11 @@ export interface Runtime {
    */
   start(copy: DesiredCopy, register: (how: KillTarget) => Promise<void>, signal: AbortSignal): Promise<ObservedCopy>;
   /** Stop signal, grace, SIGKILL, then removal. Resolves when no process of the copy is left. Idempotent. */
-  stop(copyId: CopyId, options: { readonly stopSignal: string; readonly graceMs: number }, signal: AbortSignal): Promise<void>;
+  stop(
+    copyId: CopyId,
+    options: { readonly stopSignal: string; readonly graceMs: number },
+    signal: AbortSignal,
+  ): Promise<void>;
   /** SIGKILL to all processes at once and removal. Idempotent. */
   kill(copyId: CopyId, signal: AbortSignal): Promise<void>;
   /** Every copy of this cluster on this machine, running or exited. */
@@ -26,7 +30,11 @@ export interface Runtime {
   events(onEvent: (event: RuntimeEvent) => void, signal: AbortSignal): Promise<void>;
   stats(copyId: CopyId, signal: AbortSignal): Promise<CopyStats>;
   /** Chunks of the copy's output; ends when the copy ends unless it is `follow` and the copy goes on. */
-  logs(copyId: CopyId, options: { readonly follow: boolean; readonly tail: number; readonly timestamps: boolean }, signal: AbortSignal): AsyncIterable<LogChunk>;
+  logs(
+    copyId: CopyId,
+    options: { readonly follow: boolean; readonly tail: number; readonly timestamps: boolean },
+    signal: AbortSignal,
+  ): AsyncIterable<LogChunk>;
   exec(copyId: CopyId, options: ExecOptions, signal: AbortSignal): Promise<ExecSession>;
   /** Images present, as references `name:tag`. Empty for runtimes without images. */
   images(signal: AbortSignal): Promise<readonly string[]>;

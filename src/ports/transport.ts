@@ -12,7 +12,12 @@ export interface Transport {
   /** Fire and forget on the long-lived framed stream; dropped (counted) when there is no connection or its queue is full. */
   send(to: NodeId, channel: Channel, payload: Uint8Array): void;
   /** Rejects with TaskOrgError: unreachable | timeout | too_large | busy, or the remote's error by code. */
-  request(to: NodeId, method: string, payload: Uint8Array, options: { readonly timeoutMs: number; readonly signal?: AbortSignal }): Promise<Uint8Array>;
+  request(
+    to: NodeId,
+    method: string,
+    payload: Uint8Array,
+    options: { readonly timeoutMs: number; readonly signal?: AbortSignal },
+  ): Promise<Uint8Array>;
   /** A pull-based byte stream from a peer (bulk: snapshots, logs, later chunks); never in the way of `send`. */
   openStream(to: NodeId, method: string, payload: Uint8Array, signal: AbortSignal): Promise<ByteStream>;
   publish(topic: Topic, payload: Uint8Array): Promise<void>;

@@ -7,7 +7,7 @@ import type { Ed25519PrivateKey } from '@libp2p/interface';
 import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { TaskOrgError } from '../../model/errors.ts';
-import { clusterId, type ClusterId } from '../../model/ids.ts';
+import { type ClusterId, clusterId } from '../../model/ids.ts';
 
 // What stands in a peer's data directory besides the store: its key and its cluster's credentials, mode 0600.
 
@@ -46,8 +46,15 @@ export async function prepareDataDir(dir: string): Promise<void> {
     await writeWhole(join(dir, '.probe'), new Uint8Array(1));
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code ?? '';
-    if (code === 'ENOSPC' || code === 'EDQUOT') throw new TaskOrgError('disk_full', `the disk of the data directory ${dir} is full`, { cause, hint: 'free some space and start again; nothing was lost' });
-    throw new TaskOrgError('data_dir_unusable', `the data directory ${dir} cannot be used (${code || String(cause)})`, { cause, hint });
+    if (code === 'ENOSPC' || code === 'EDQUOT')
+      throw new TaskOrgError('disk_full', `the disk of the data directory ${dir} is full`, {
+        cause,
+        hint: 'free some space and start again; nothing was lost',
+      });
+    throw new TaskOrgError('data_dir_unusable', `the data directory ${dir} cannot be used (${code || String(cause)})`, {
+      cause,
+      hint,
+    });
   }
 }
 
@@ -84,7 +91,9 @@ export async function loadIdentity(dir: string): Promise<Ed25519PrivateKey> {
   const path = join(dir, 'identity.key');
   const existing = await readOptional(path);
   if (existing && existing.length !== 32) {
-    throw new TaskOrgError('data_dir_unusable', `${path} is damaged (${existing.length} bytes, 32 expected)`, { hint: 'restore it from a copy, or remove the data directory and join again with a new token' });
+    throw new TaskOrgError('data_dir_unusable', `${path} is damaged (${existing.length} bytes, 32 expected)`, {
+      hint: 'restore it from a copy, or remove the data directory and join again with a new token',
+    });
   }
   const seed = existing ?? randomBytes(32);
   if (!existing) await writeWhole(path, seed);
@@ -103,18 +112,42 @@ export async function loadCredentials(dir: string): Promise<ClusterCredentials |
   try {
     stored = JSON.parse(new TextDecoder().decode(bytes));
   } catch (cause) {
-    throw new TaskOrgError('data_dir_unusable', `${path} is damaged`, { cause, hint: 'restore it from a copy, or remove the data directory and join again with a new token' });
+    throw new TaskOrgError('data_dir_unusable', `${path} is damaged`, {
+      cause,
+      hint: 'restore it from a copy, or remove the data directory and join again with a new token',
+    });
   }
-  if (!Stored.Check(stored)) throw new TaskOrgError('data_dir_unusable', `${path} is not as expected`, { hint: 'restore it from a copy, or remove the data directory and join again with a new token' });
-  return { clusterId: clusterId(stored.clusterId), secrets: stored.secrets.map(toBytes), dataKeys: stored.dataKeys.map(toBytes), founding: stored.founding, seeds: stored.seeds };
+  if (!Stored.Check(stored))
+    throw new TaskOrgError('data_dir_unusable', `${path} is not as expected`, {
+      hint: 'restore it from a copy, or remove the data directory and join again with a new token',
+    });
+  return {
+    clusterId: clusterId(stored.clusterId),
+    secrets: stored.secrets.map(toBytes),
+    dataKeys: stored.dataKeys.map(toBytes),
+    founding: stored.founding,
+    seeds: stored.seeds,
+  };
 }
 
 export async function saveCredentials(dir: string, c: ClusterCredentials): Promise<void> {
-  const stored = { clusterId: c.clusterId, secrets: c.secrets.slice(0, SECRETS_KEPT).map(toText), dataKeys: c.dataKeys.map(toText), founding: c.founding, seeds: c.seeds };
+  const stored = {
+    clusterId: c.clusterId,
+    secrets: c.secrets.slice(0, SECRETS_KEPT).map(toText),
+    dataKeys: c.dataKeys.map(toText),
+    founding: c.founding,
+    seeds: c.seeds,
+  };
   await writeWhole(join(dir, 'cluster.json'), new TextEncoder().encode(`${JSON.stringify(stored, null, 2)}\n`));
 }
 
 /** A new cluster: id, secret and first data key, kept apart so that rotating the secret never orphans data. */
 export function foundCluster(): ClusterCredentials {
-  return { clusterId: clusterId(randomBytes(12).toString('hex')), secrets: [new Uint8Array(randomBytes(32))], dataKeys: [new Uint8Array(randomBytes(32))], founding: true, seeds: [] };
+  return {
+    clusterId: clusterId(randomBytes(12).toString('hex')),
+    secrets: [new Uint8Array(randomBytes(32))],
+    dataKeys: [new Uint8Array(randomBytes(32))],
+    founding: true,
+    seeds: [],
+  };
 }

@@ -155,7 +155,7 @@ export function bootAnswered(ctx: Context, m: Member, attempt: number): void {
   judge(ctx, m);
 }
 
-/** Agent gone and the window over: the verdict on boot makes the claim. A refused port needs no window: no process. */
+/** Agent gone and the window over: the verdict on boot makes the claim. A refused port needs no window: nothing runs there. */
 export function judge(ctx: Context, m: Member): void {
   const check = m.check;
   if (check === undefined || check.boot === 'unknown' || !agentGone(ctx, m)) return;

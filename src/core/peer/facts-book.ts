@@ -18,8 +18,14 @@ const newer = (incarnation: number, version: number, than: NodeFacts | undefined
   than === undefined || incarnation > than.incarnation || (incarnation === than.incarnation && version > than.version);
 
 const sameCopy = (a: CopyFact, b: CopyFact): boolean =>
-  a.state === b.state && a.health === b.health && a.startedAt === b.startedAt && a.exitCode === b.exitCode &&
-  a.restarts === b.restarts && a.error === b.error && a.handle === b.handle && a.ports.length === b.ports.length;
+  a.state === b.state &&
+  a.health === b.health &&
+  a.startedAt === b.startedAt &&
+  a.exitCode === b.exitCode &&
+  a.restarts === b.restarts &&
+  a.error === b.error &&
+  a.handle === b.handle &&
+  a.ports.length === b.ports.length;
 
 export interface FactsBook {
   readonly all: ReadonlyMap<NodeId, NodeFacts>;
@@ -28,7 +34,10 @@ export interface FactsBook {
   updateOwn(change: { readonly head?: HostFacts; readonly copies?: readonly CopyFact[] }): readonly FactsDelta[];
   setIncarnation(incarnation: Incarnation): void;
   /** Takes in a message; `changed` names the nodes whose facts moved, `replies` go back to the sender. */
-  receive(message: FactsMessage, allowed: (id: NodeId) => boolean): { readonly changed: readonly NodeId[]; readonly replies: readonly FactsMessage[] };
+  receive(
+    message: FactsMessage,
+    allowed: (id: NodeId) => boolean,
+  ): { readonly changed: readonly NodeId[]; readonly replies: readonly FactsMessage[] };
   digest(reply: boolean): FactsMessage;
   forget(keep: (id: NodeId) => boolean): void;
 }
@@ -82,7 +91,13 @@ export function createFactsBook(self: NodeId, startIncarnation: Incarnation): Fa
         return n ?? c;
       });
     copies.push(...changed.values());
-    all.set(delta.nodeId, { ...(delta.head ?? known), nodeId: delta.nodeId, incarnation: delta.incarnation, version: delta.version, copies });
+    all.set(delta.nodeId, {
+      ...(delta.head ?? known),
+      nodeId: delta.nodeId,
+      incarnation: delta.incarnation,
+      version: delta.version,
+      copies,
+    });
     return 'applied';
   };
 
@@ -110,9 +125,12 @@ export function createFactsBook(self: NodeId, startIncarnation: Incarnation): Fa
         const theirs = new Map(message.digest.map(([id, inc, v]) => [id, [inc, v] as const]));
         for (const f of all.values()) {
           const t = theirs.get(f.nodeId);
-          if (!t || f.incarnation > t[0] || (f.incarnation === t[0] && f.version > t[1])) replies.push({ type: 'facts-full', facts: f });
+          if (!t || f.incarnation > t[0] || (f.incarnation === t[0] && f.version > t[1]))
+            replies.push({ type: 'facts-full', facts: f });
         }
-        const want = message.digest.filter(([id, inc, v]) => id !== self && allowed(id) && newer(inc, v, all.get(id))).map(([id]) => id);
+        const want = message.digest
+          .filter(([id, inc, v]) => id !== self && allowed(id) && newer(inc, v, all.get(id)))
+          .map(([id]) => id);
         if (want.length > 0) replies.push({ type: 'facts-want', nodes: want });
         break;
       }
@@ -139,7 +157,11 @@ export function createFactsBook(self: NodeId, startIncarnation: Incarnation): Fa
       }
     },
     receive,
-    digest: (reply) => ({ type: 'facts-digest', reply, digest: [...all.values()].map((f) => [f.nodeId, f.incarnation, f.version] as const) }),
+    digest: (reply) => ({
+      type: 'facts-digest',
+      reply,
+      digest: [...all.values()].map((f) => [f.nodeId, f.incarnation, f.version] as const),
+    }),
     forget: (keep) => {
       for (const id of all.keys()) if (id !== self && !keep(id)) all.delete(id);
     },

@@ -2,7 +2,7 @@ import type { CopyFact } from '../../model/facts.ts';
 import type { Incarnation, MonoMs, NodeId } from '../../model/ids.ts';
 import type { FactsDelta, FactsMessage } from '../../model/peer-messages.ts';
 import { createFactsBook } from './facts-book.ts';
-import { factsTo, later, type Hub } from './hub.ts';
+import { factsTo, type Hub, later } from './hub.ts';
 import type { HostFacts } from './types.ts';
 
 // When this peer's facts are spread: changes of copies soon, load at a rate that keeps what everybody hears constant however
@@ -26,7 +26,11 @@ export interface FactsDesk {
   nextWake(): MonoMs | undefined;
 }
 
-export function createFactsDesk(hub: Hub, incarnation: Incarnation, deps: { readonly allowed: (id: NodeId) => boolean; readonly copies: () => readonly CopyFact[] }): FactsDesk {
+export function createFactsDesk(
+  hub: Hub,
+  incarnation: Incarnation,
+  deps: { readonly allowed: (id: NodeId) => boolean; readonly copies: () => readonly CopyFact[] },
+): FactsDesk {
   const book = createFactsBook(hub.self, incarnation);
   const heard = new Map<NodeId, MonoMs>();
   let copiesAt: MonoMs | undefined;

@@ -19,8 +19,10 @@ export interface Hub {
   consense(event: ConsensusEvent): void;
 }
 
-export const control = (hub: Hub, to: NodeId, message: ControlMessage): void => hub.emit({ type: 'send', to, afterPersist: false, channel: 'control', message });
+export const control = (hub: Hub, to: NodeId, message: ControlMessage): void =>
+  hub.emit({ type: 'send', to, afterPersist: false, channel: 'control', message });
 
-export const factsTo = (hub: Hub, to: NodeId, message: FactsMessage): void => hub.emit({ type: 'send', to, afterPersist: false, channel: 'facts', message });
+export const factsTo = (hub: Hub, to: NodeId, message: FactsMessage): void =>
+  hub.emit({ type: 'send', to, afterPersist: false, channel: 'facts', message });
 
 export const later = (hub: Hub, ms: number): MonoMs => (hub.now() + ms) as MonoMs;

@@ -1,5 +1,5 @@
-import { LIMITS } from '../../model/limits.ts';
 import type { TaskId, WallMs } from '../../model/ids.ts';
+import { LIMITS } from '../../model/limits.ts';
 import type { Submission } from '../../model/records.ts';
 
 // Submissions heard and not yet settled. Each is kept durably by every peer that hears it until its verdict is in the log

@@ -91,7 +91,8 @@ export function createOffice(self: NodeId, config: PeerConfig, ledTerm: () => Te
     onRenew: (from, message, now) => ofGranter(granter.onRenew(from, message, now)),
     onReadReady: (id, ok, now, state) => ofGranter(granter.onReadReady(id, ok, now, state)),
     proposed: (commands) => {
-      for (const c of commands) if (c.type === 'slot.assign') assigning.set(slotText(c), (assigning.get(slotText(c)) ?? 0) + 1);
+      for (const c of commands)
+        if (c.type === 'slot.assign') assigning.set(slotText(c), (assigning.get(slotText(c)) ?? 0) + 1);
     },
     settled: (command) => {
       if (command.type !== 'slot.assign') return;
@@ -100,7 +101,8 @@ export function createOffice(self: NodeId, config: PeerConfig, ledTerm: () => Te
       else assigning.delete(slotText(command));
     },
     outcome: (command, ok) => {
-      if (!ok && (command.type === 'slot.assign' || command.type === 'slot.close')) master.mark({ refused: [{ taskId: command.taskId, slot: command.slot }] });
+      if (!ok && (command.type === 'slot.assign' || command.type === 'slot.close'))
+        master.mark({ refused: [{ taskId: command.taskId, slot: command.slot }] });
     },
     proposalDone: (ok) => master.proposalDone(ok),
     nextWake: () => master.nextWake(),

@@ -1,48 +1,39 @@
-import { incarnation as toIncarnation, type Incarnation, type LogIndex, type MonoMs, type NodeId, type Term, type WallMs } from '../../model/ids.ts';
-import type { Command } from '../../model/commands.ts';
+import {
+  type LogIndex,
+  type MonoMs,
+  type NodeId,
+  type Term,
+  incarnation as toIncarnation,
+  type WallMs,
+} from '../../model/ids.ts';
 import { createRng } from '../../model/random.ts';
-import type { Submission } from '../../model/records.ts';
 import { createConsensus } from '../consensus/consensus.ts';
-import type { ConsensusEffect, ConsensusEvent, ConsensusRestore, ConsensusView, LogEntry } from '../consensus/types.ts';
-import type { LeaseKey, LeaseMessage } from '../lease/types.ts';
+import type { ConsensusEffect, ConsensusEvent, ConsensusView, LogEntry } from '../consensus/types.ts';
+import type { LeaseMessage } from '../lease/types.ts';
 import { createMembership } from '../membership/membership.ts';
 import type { MembershipEffect, MembershipEvent, MemberView } from '../membership/types.ts';
-import { applyEntry, createState, restoreState } from '../state/state.ts';
-import type { Applied, ClusterState, StatePut } from '../state/types.ts';
+import { createState, restoreState } from '../state/state.ts';
+import type { ClusterState } from '../state/types.ts';
+import { createElectorate } from './electorate.ts';
 import { createFactsDesk } from './facts-desk.ts';
-import { control, later, type Hub } from './hub.ts';
+import type { Hub } from './hub.ts';
+import { publishCommitted } from './log-topic.ts';
 import { createOffice, type OfficeEffect } from './office.ts';
 import { createProposals } from './proposals.ts';
 import { createReads } from './reads.ts';
+import { createRecordKeeper } from './record-keeper.ts';
 import { clientFailure, createRequests } from './requests.ts';
 import { createSubmissions } from './submissions.ts';
-import { createTopology, type KnownPeer } from './topology.ts';
-import type { CommittedEntries, GossipMessage, PeerConfig, PeerEffect, PeerEvent } from './types.ts';
+import { createTopology } from './topology.ts';
+import type { GossipMessage, PeerEffect, PeerEvent, PeerOptions } from './types.ts';
+
+export type { PeerOptions } from './types.ts';
+
 import { createWorkshop, type WorkshopEffect } from './workshop.ts';
 
 // One whole peer. Each part is a core or a desk of its own; this file says who hears of what. Departs from no paper: it has
 // no protocol of its own.
 
-export interface PeerOptions {
-  readonly self: NodeId;
-  readonly config: PeerConfig;
-  readonly seed: string;
-  readonly incarnation: Incarnation;
-  readonly consensus: ConsensusRestore;
-  readonly state: readonly StatePut[];
-  readonly pending: readonly Submission[];
-  /** Peers named at admission or remembered from the last run. */
-  readonly seeds: readonly KnownPeer[];
-  /** Deadlines of exclusive copies that boot kept over a restart of the agent. */
-  readonly adoptedLeases: readonly { readonly key: LeaseKey; readonly deadline: MonoMs }[];
-  /** Bully rank: configured priority, then capability; ties by PeerId. */
-  readonly rank: number;
-}
-
-/** Entries sent on the log topic in one message; above this only the commit index goes out and learners fetch. */
-const LOG_TOPIC_BYTES = 48 * 1024;
-/** A fresh assignee that is no voter is sent the log directly for this long. */
-const DIRECT_MS = 30_000;
 const FETCH_FROM = 3;
 
 export type Peer = ReturnType<typeof createPeer>;
@@ -55,15 +46,30 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
   let out: PeerEffect[] = [];
   let leader: NodeId | null = null;
   let started = false;
-  const direct = new Map<NodeId, MonoMs>();
 
-  const membership = createMembership({ self, incarnation: options.incarnation, config: config.membership, seed: `${options.seed}/membership` });
-  const consensus = createConsensus({ self, config: config.consensus, seed: `${options.seed}/consensus`, restore: options.consensus, rank: options.rank }, startedAt);
-  let state: ClusterState = options.state.length > 0 ? restoreState(options.state, options.consensus.applied) : createState();
+  const membership = createMembership({
+    self,
+    incarnation: options.incarnation,
+    config: config.membership,
+    seed: `${options.seed}/membership`,
+  });
+  const consensus = createConsensus(
+    {
+      self,
+      config: config.consensus,
+      seed: `${options.seed}/consensus`,
+      restore: options.consensus,
+      rank: options.rank,
+    },
+    startedAt,
+  );
+  let state: ClusterState =
+    options.state.length > 0 ? restoreState(options.state, options.consensus.applied) : createState();
   state.applied = options.consensus.applied;
   const topology = createTopology(self, options.seeds);
   const hub: Hub = {
-    self, config,
+    self,
+    config,
     now: () => now,
     wall: () => wall,
     state: () => state,
@@ -73,9 +79,21 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     emit: (effect) => void out.push(effect),
     consense,
   };
+  const electorate = createElectorate(hub, {
+    topology,
+    view: (id) => membership.view(id),
+    monitored: () => membership.monitored(),
+    memberStep,
+  });
   const requests = createRequests();
   const office = createOffice(self, config, () => (consensus.view().role === 'leader' ? consensus.view().term : null));
-  const workshop = createWorkshop({ self, config, seed: `${options.seed}/workshop`, incarnation: options.incarnation, adopted: options.adoptedLeases });
+  const workshop = createWorkshop({
+    self,
+    config,
+    seed: `${options.seed}/workshop`,
+    incarnation: options.incarnation,
+    adopted: options.adoptedLeases,
+  });
   const facts = createFactsDesk(hub, options.incarnation, { allowed: topology.allowed, copies: workshop.facts });
   const proposals = createProposals(hub, requests, office);
   const submissions = createSubmissions(hub, options.pending, requests, office);
@@ -83,6 +101,20 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     lease: (id, ok) => officeDo(office.onReadReady(id, ok, now, state)),
     current: () => workshopDo(workshop.setCurrent(state, now, wall)),
   });
+
+  const records = createRecordKeeper(
+    hub,
+    { office, proposals, submissions },
+    {
+      assigned: electorate.serveDirectly,
+      ended: (c) => workshopDo(workshop.endCommitted(c.taskId, c.slot, c.generation, now, wall)),
+      peersChanged,
+      tasksChanged: (tasks) => {
+        workshopDo(workshop.recordsChanged(state, tasks, now, wall));
+        office.mark({ tasks });
+      },
+    },
+  );
 
   // ---- consensus -------------------------------------------------------------------------------------------------------
 
@@ -95,37 +127,51 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
       case 'persist':
         return hub.emit({ type: 'persist', persistId: effect.persistId, ops: effect.ops });
       case 'send':
-        return hub.emit({ type: 'send', to: effect.to, afterPersist: effect.afterPersist, channel: 'raft', message: effect.message });
+        return hub.emit({
+          type: 'send',
+          to: effect.to,
+          afterPersist: effect.afterPersist,
+          channel: 'raft',
+          message: effect.message,
+        });
       case 'committed':
-        return applyEntries(effect.entries);
+        records.apply(effect.entries);
+        return askCurrent();
       case 'proposal':
         return proposals.onProposal(effect);
       case 'role':
         return onRole(effect);
       case 'membership':
-        hub.emit({ type: 'notify', notice: { type: 'voters', membership: effect.membership, committed: effect.committed } });
-        tellMembership();
-        tellLearners();
-        emitPeers();
+        hub.emit({
+          type: 'notify',
+          notice: { type: 'voters', membership: effect.membership, committed: effect.committed },
+        });
+        electorate.tellMembership();
+        electorate.tellLearners();
+        electorate.tellTransport();
         return office.mark({ all: true });
       case 'read-ready':
         return reads.ready(effect.id, effect.ok, effect.index);
       case 'install-snapshot':
-        return hub.emit({ type: 'fetch-snapshot', from: effect.from, index: effect.index, term: effect.term, membership: effect.membership });
+        return hub.emit({
+          type: 'fetch-snapshot',
+          from: effect.from,
+          index: effect.index,
+          term: effect.term,
+          membership: effect.membership,
+        });
       case 'fetch-entries': {
         const connected = topology.ids().filter((id) => membership.view(id)?.connected === true);
-        return hub.emit({ type: 'fetch-entries', from: effect.from, to: effect.to, peers: rng.shuffle(connected).slice(0, FETCH_FROM) });
+        return hub.emit({
+          type: 'fetch-entries',
+          from: effect.from,
+          to: effect.to,
+          peers: rng.shuffle(connected).slice(0, FETCH_FROM),
+        });
       }
       case 'publish-committed':
-        return publishCommitted(effect);
+        return publishCommitted(hub, effect);
     }
-  }
-
-  function publishCommitted(batch: CommittedEntries): void {
-    let bytes = 0;
-    for (const e of batch.entries) bytes += 64 + (e.payload.kind === 'command' ? e.payload.bytes.length : 0);
-    const entries = bytes > LOG_TOPIC_BYTES ? [] : batch.entries;
-    hub.emit({ type: 'publish', topic: 'log', message: { prevIndex: batch.prevIndex, prevTerm: batch.prevTerm, entries, commit: batch.commit } });
   }
 
   function onRole(effect: Extract<ConsensusEffect, { type: 'role' }>): void {
@@ -133,8 +179,8 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     leader = effect.leader;
     hub.emit({ type: 'notify', notice: { type: 'role', role: effect.role, term: effect.term, leader } });
     if (effect.role === 'leader') {
-      tellLearners();
-      tellHealth();
+      electorate.tellLearners();
+      electorate.tellHealth();
     }
     if (was === leader) return;
     workshopDo(workshop.setLeader(leader, now, wall));
@@ -149,21 +195,6 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     if (leader !== null && !workshop.current()) reads.askCurrent();
   };
 
-  function tellHealth(): void {
-    consense({ type: 'health', alive: topology.ids().filter((id) => id === self || membership.view(id)?.status === 'alive') });
-  }
-
-  const votingNow = (): NodeId[] => {
-    const m = consensus.view().membership;
-    return [...m.voters, ...(m.outgoing ?? [])];
-  };
-
-  function tellLearners(): void {
-    const voting = new Set(votingNow());
-    for (const [id, until] of direct) if (until <= now || voting.has(id)) direct.delete(id);
-    consense({ type: 'learners', learners: topology.ids().filter((id) => !voting.has(id)), direct: [...direct.keys()] });
-  }
-
   // ---- membership ------------------------------------------------------------------------------------------------------
 
   function memberStep(event: MembershipEvent): void {
@@ -173,11 +204,22 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
   function onMembership(effect: MembershipEffect): void {
     switch (effect.type) {
       case 'send':
-        return hub.emit({ type: 'send', to: effect.to, afterPersist: false, channel: 'membership', message: effect.message });
+        return hub.emit({
+          type: 'send',
+          to: effect.to,
+          afterPersist: false,
+          channel: 'membership',
+          message: effect.message,
+        });
       case 'gossip':
         return hub.emit({ type: 'publish', topic: 'members', message: { type: 'updates', updates: effect.updates } });
       case 'probe-boot':
-        return hub.emit({ type: 'probe-boot', peer: effect.peer, attempt: effect.attempt, addresses: facts.all.get(effect.peer)?.bootProbe ?? [] });
+        return hub.emit({
+          type: 'probe-boot',
+          peer: effect.peer,
+          attempt: effect.attempt,
+          addresses: facts.all.get(effect.peer)?.bootProbe ?? [],
+        });
       case 'dial':
         return hub.emit({ type: 'dial', peer: effect.peer });
       case 'incarnation':
@@ -189,84 +231,34 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
         hub.emit({ type: 'notify', notice: { type: 'member', change: effect.change, at: wall } });
         office.memberChanged(effect.change);
         if (effect.change.id === leader && effect.change.to !== 'alive') consense({ type: 'leader-lost' });
-        return tellHealth();
+        return electorate.tellHealth();
     }
   }
 
-  const tellMembership = (): void => memberStep({ type: 'peers', peers: topology.ids(), voters: votingNow() });
-
-  function emitPeers(): void {
-    hub.emit({ type: 'peers', peers: topology.peers(), wanted: topology.wanted(membership.monitored(), votingNow(), config.membership.fullMeshPeers) });
-  }
-
-  // ---- the log ---------------------------------------------------------------------------------------------------------
-
-  function applyEntries(entries: readonly LogEntry[]): void {
-    const puts: StatePut[] = [];
-    const results: Applied[] = [];
-    for (const entry of entries) {
-      if (entry.payload.kind === 'command') {
-        const applied = applyEntry(state, entry.index, entry.payload.bytes);
-        for (const put of applied.puts) puts.push(put);
-        results.push(applied);
-        proposals.applied(entry.index, applied.result);
-      } else {
-        state.applied = entry.index;
-        proposals.applied(entry.index, { ok: true });
-      }
-    }
-    hub.emit({ type: 'write-state', puts, applied: state.applied });
-    afterApply(results);
-  }
-
-  function afterApply(results: readonly Applied[]): void {
-    const tasks = new Set(results.flatMap((r) => r.tasks));
-    let credentials = false;
-    for (const { command, result, events } of results) {
-      if (command.type !== 'unreadable' && command.by === self) office.outcome(command, result.ok);
-      for (const event of events) hub.emit({ type: 'notify', notice: { type: 'cluster-event', event } });
-      if (command.type === 'slot.assign' && result.ok) serveDirectly(command.node);
-      else if (command.type === 'slot.end') workshopDo(workshop.endCommitted(command.taskId, command.slot, command.generation, now, wall));
-      else if (command.type.startsWith('invitation.') || command.type === 'setting.set' || command.type === 'peer.admit') credentials = true;
-    }
-    if (credentials) hub.emit({ type: 'credentials-changed' });
-    submissions.settle(results);
-    if (results.some((r) => r.peersChanged)) peersChanged();
-    if (tasks.size > 0) {
-      hub.emit({ type: 'notify', notice: { type: 'tasks-changed', tasks: [...tasks] } });
-      workshopDo(workshop.recordsChanged(state, tasks, now, wall));
-      office.mark({ tasks });
-    }
-    askCurrent();
-  }
-
-  function serveDirectly(node: NodeId): void {
-    if (consensus.view().role !== 'leader' || node === self || direct.has(node) || votingNow().includes(node)) return;
-    direct.set(node, later(hub, DIRECT_MS));
-    tellLearners();
-  }
+  // ---- records ---------------------------------------------------------------------------------------------------------
 
   function peersChanged(): void {
     if (state.peers.size > 0 && !state.peers.has(self)) {
       // A joiner applies records older than its own admission; only after it was once listed does absence mean removal.
-      if (topology.listed()) hub.emit({ type: 'notify', notice: { type: 'removed', message: 'this peer was removed from the cluster' } });
+      if (topology.listed())
+        hub.emit({ type: 'notify', notice: { type: 'removed', message: 'this peer was removed from the cluster' } });
       return;
     }
     if (topology.refresh(state, facts.all)) {
       facts.forget();
-      tellMembership();
-      tellLearners();
-      tellHealth();
+      electorate.tellMembership();
+      electorate.tellLearners();
+      electorate.tellHealth();
     }
     office.mark({ all: true });
-    emitPeers();
+    electorate.tellTransport();
   }
 
   function onFacts(from: NodeId, message: Parameters<typeof facts.receive>[1], canReply: boolean): void {
     const changed = facts.receive(from, message, canReply);
     if (changed.length === 0) return;
     office.mark({ facts: changed });
-    if (topology.refresh(state, facts.all)) emitPeers();
+    if (topology.refresh(state, facts.all)) electorate.tellTransport();
   }
 
   // ---- master's office and this machine's workshop -----------------------------------------------------------------------
@@ -295,14 +287,10 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     for (const effect of effects) {
       if (effect.type === 'runtime') hub.emit({ type: 'runtime', effect: effect.effect });
       else if (effect.type === 'renew') leaseTo(leader ?? self, effect.message);
-      else if (effect.type === 'deadline') hub.emit({ type: 'lease-deadline', key: effect.key, deadline: effect.deadline });
+      else if (effect.type === 'deadline')
+        hub.emit({ type: 'lease-deadline', key: effect.key, deadline: effect.deadline });
       else if (effect.type === 'facts') facts.copiesChanged();
-      else {
-        const { key, outcome, exitCode, error } = effect;
-        const command: Command = { type: 'slot.end', by: self, at: wall, taskId: key.taskId, slot: key.slot, generation: key.generation, outcome, exitCode, error };
-        if (leader === self) proposals.propose([command], { kind: 'master' });
-        else if (leader !== null) control(hub, leader, { type: 'propose', requestId: 0, command });
-      }
+      else proposals.fromWorkshop(effect);
     }
   }
 
@@ -330,7 +318,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     if (!topology.allowed(from)) return;
     if (gossip.topic === 'tasks') submissions.heard(gossip.message);
     else if (gossip.topic === 'log') {
-      if (!votingNow().includes(self)) consense({ type: 'committed-entries', ...gossip.message });
+      if (!electorate.voting().includes(self)) consense({ type: 'committed-entries', ...gossip.message });
     } else if (gossip.message.type === 'updates') memberStep({ type: 'message', from, message: gossip.message });
     else onFacts(from, gossip.message, membership.view(from)?.connected === true);
   }
@@ -342,7 +330,11 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     if (due(workshop.nextWake())) workshopDo(workshop.tick(now, wall));
     if (facts.tick()) office.mark({ facts: [self] });
     for (const requestId of requests.expired(now)) {
-      hub.emit({ type: 'client-reply', requestId, result: clientFailure('timeout', 'no answer from a master in time; the change may still happen') });
+      hub.emit({
+        type: 'client-reply',
+        requestId,
+        result: clientFailure('timeout', 'no answer from a master in time; the change may still happen'),
+      });
     }
     submissions.tick();
     if (due(reads.nextWake())) {
@@ -362,7 +354,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
       case 'connected':
         memberStep({ type: 'connected', peer: event.peer });
         facts.greet(event.peer);
-        return tellHealth();
+        return electorate.tellHealth();
       case 'disconnected':
         memberStep({ type: 'disconnected', peer: event.peer });
         if (event.peer === leader) consense({ type: 'leader-lost' });
@@ -407,9 +399,9 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
   function start(): void {
     started = true;
     topology.refresh(state, facts.all);
-    tellMembership();
-    tellLearners();
-    emitPeers();
+    electorate.tellMembership();
+    electorate.tellLearners();
+    electorate.tellTransport();
     workshopDo(workshop.recordsChanged(state, 'all', now, wall));
   }
 
@@ -421,7 +413,19 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
       wall = wallNow;
       if (!started) start();
       dispatch(event);
-      officeDo(office.evaluate({ state, members: membership.members(), facts: facts.all, consensus: consensus.view(), pending: submissions.pending, wall }, now));
+      officeDo(
+        office.evaluate(
+          {
+            state,
+            members: membership.members(),
+            facts: facts.all,
+            consensus: consensus.view(),
+            pending: submissions.pending,
+            wall,
+          },
+          now,
+        ),
+      );
       const effects = out;
       out = [];
       return effects;
@@ -429,7 +433,16 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     /** When the next tick is due; undefined = only when an event comes. */
     nextWake(): MonoMs | undefined {
       let best: MonoMs | undefined;
-      const wakes = [membership.nextWake(), consensus.nextWake(), workshop.nextWake(), office.nextWake(), facts.nextWake(), requests.nextDeadline(), submissions.nextWake(), reads.nextWake()];
+      const wakes = [
+        membership.nextWake(),
+        consensus.nextWake(),
+        workshop.nextWake(),
+        office.nextWake(),
+        facts.nextWake(),
+        requests.nextDeadline(),
+        submissions.nextWake(),
+        reads.nextWake(),
+      ];
       for (const at of wakes) if (at !== undefined && (best === undefined || at < best)) best = at;
       return best;
     },

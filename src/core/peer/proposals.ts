@@ -1,11 +1,12 @@
 import { encodeCommand } from '../../model/command-codec.ts';
 import type { ApplyResult, Command } from '../../model/commands.ts';
-import { logIndex, type LogIndex, type NodeId } from '../../model/ids.ts';
+import { type LogIndex, logIndex, type NodeId } from '../../model/ids.ts';
 import type { ControlMessage } from '../../model/peer-messages.ts';
 import type { ConsensusEffect } from '../consensus/types.ts';
-import { control, later, type Hub } from './hub.ts';
+import { control, type Hub, later } from './hub.ts';
 import type { Office } from './office.ts';
 import { clientFailure, type Origin, type Requests } from './requests.ts';
+import type { WorkshopEffect } from './workshop.ts';
 
 // The way of an intent into the log and of its outcome back: from a local client, from another peer, or from the master core.
 
@@ -19,6 +20,8 @@ export interface Proposals {
   /** The entry at `index` was applied with this result. */
   applied(index: LogIndex, result: ApplyResult): void;
   fromClient(requestId: number, command: Command): void;
+  /** A run of this machine ended for good: the master is to commit it. Repeated by reconcile until it is. */
+  fromWorkshop(ended: Extract<WorkshopEffect, { type: 'end' }>): void;
   fromPeer(from: NodeId, message: Extract<ControlMessage, { type: 'propose' }>): void;
   resultFromMaster(message: Extract<ControlMessage, { type: 'propose-result' }>): void;
 }
@@ -28,14 +31,29 @@ export function createProposals(hub: Hub, requests: Requests, office: Office): P
   const assigning = new Map<number, Command>();
   const assigningAt = new Map<LogIndex, Command>();
 
-  const reply = (requestId: number, result: Parameters<typeof clientFailure> | { index: LogIndex; result: ApplyResult; copies: number }): void => {
+  const reply = (
+    requestId: number,
+    result: Parameters<typeof clientFailure> | { index: LogIndex; result: ApplyResult; copies: number },
+  ): void => {
     if (!requests.done(requestId)) return;
-    hub.emit({ type: 'client-reply', requestId, result: Array.isArray(result) ? clientFailure(...result) : { ok: true, ...result } });
+    hub.emit({
+      type: 'client-reply',
+      requestId,
+      result: Array.isArray(result) ? clientFailure(...result) : { ok: true, ...result },
+    });
   };
 
   function answer(origin: Origin, index: LogIndex, result: ApplyResult, copies: number): void {
     if (origin.kind === 'master') office.proposalDone(result.ok);
-    else if (origin.kind === 'peer') control(hub, origin.peer, { type: 'propose-result', requestId: origin.requestId, ok: true, index, result, reason: '' });
+    else if (origin.kind === 'peer')
+      control(hub, origin.peer, {
+        type: 'propose-result',
+        requestId: origin.requestId,
+        ok: true,
+        index,
+        result,
+        reason: '',
+      });
     else reply(origin.requestId, { index, result, copies });
   }
 
@@ -43,7 +61,15 @@ export function createProposals(hub: Hub, requests: Requests, office: Office): P
     const reason = why === 'not-leader' ? 'no-master' : why === 'superseded' ? 'superseded' : 'busy';
     if (origin.kind === 'master') office.proposalDone(false);
     else if (origin.kind === 'client') reply(origin.requestId, [reason, `the master did not take the change (${why})`]);
-    else control(hub, origin.peer, { type: 'propose-result', requestId: origin.requestId, ok: false, index: logIndex(0), result: null, reason });
+    else
+      control(hub, origin.peer, {
+        type: 'propose-result',
+        requestId: origin.requestId,
+        ok: false,
+        index: logIndex(0),
+        result: null,
+        reason,
+      });
   }
 
   function propose(commands: readonly Command[], origin: Origin): void {
@@ -58,7 +84,8 @@ export function createProposals(hub: Hub, requests: Requests, office: Office): P
 
   return {
     propose,
-    changeVoters: (voters) => hub.consense({ type: 'change-voters', voters, proposalId: requests.proposed({ kind: 'master' }) }),
+    changeVoters: (voters) =>
+      hub.consense({ type: 'change-voters', voters, proposalId: requests.proposed({ kind: 'master' }) }),
     onProposal: (effect) => {
       const assignment = assigning.get(effect.proposalId);
       assigning.delete(effect.proposalId);
@@ -90,14 +117,47 @@ export function createProposals(hub: Hub, requests: Requests, office: Office): P
       else if (leader !== null) control(hub, leader, { type: 'propose', requestId, command });
       else reply(requestId, ['no-master', 'no master is known here now']);
     },
+    fromWorkshop: ({ key, outcome, exitCode, error }) => {
+      const leader = hub.leader();
+      const command: Command = {
+        type: 'slot.end',
+        by: hub.self,
+        at: hub.wall(),
+        taskId: key.taskId,
+        slot: key.slot,
+        generation: key.generation,
+        outcome,
+        exitCode,
+        error,
+      };
+      if (leader === hub.self) propose([command], { kind: 'master' });
+      else if (leader !== null) control(hub, leader, { type: 'propose', requestId: 0, command });
+    },
     fromPeer: (from, message) => {
-      const refusal = MASTER_ONLY.has(message.command.type) ? 'refused' : hub.leader() !== hub.self ? 'no-master' : undefined;
+      const refusal = MASTER_ONLY.has(message.command.type)
+        ? 'refused'
+        : hub.leader() !== hub.self
+          ? 'no-master'
+          : undefined;
       if (refusal === undefined) propose([message.command], { kind: 'peer', peer: from, requestId: message.requestId });
-      else control(hub, from, { type: 'propose-result', requestId: message.requestId, ok: false, index: logIndex(0), result: null, reason: refusal });
+      else
+        control(hub, from, {
+          type: 'propose-result',
+          requestId: message.requestId,
+          ok: false,
+          index: logIndex(0),
+          result: null,
+          reason: refusal,
+        });
     },
     resultFromMaster: (message) => {
-      if (message.ok && message.result) reply(message.requestId, { index: message.index, result: message.result, copies: 0 });
-      else reply(message.requestId, [message.reason === 'busy' || message.reason === 'superseded' ? message.reason : 'no-master', 'the master did not take the change']);
+      if (message.ok && message.result)
+        reply(message.requestId, { index: message.index, result: message.result, copies: 0 });
+      else
+        reply(message.requestId, [
+          message.reason === 'busy' || message.reason === 'superseded' ? message.reason : 'no-master',
+          'the master did not take the change',
+        ]);
     },
   };
 }

@@ -1,11 +1,14 @@
 import type { LogIndex, MonoMs } from '../../model/ids.ts';
-import { later, type Hub } from './hub.ts';
+import { type Hub, later } from './hub.ts';
 import { clientFailure, type Requests } from './requests.ts';
 
 // Who asked for a ReadIndex round (Ongaro's thesis 6.4): the lease granter, a client, or this peer itself, which must know
 // that its records are current before it stops copies that they no longer name.
 
-export type ReadPurpose = { readonly kind: 'lease'; readonly id: number } | { readonly kind: 'client'; readonly requestId: number } | { readonly kind: 'current' };
+export type ReadPurpose =
+  | { readonly kind: 'lease'; readonly id: number }
+  | { readonly kind: 'client'; readonly requestId: number }
+  | { readonly kind: 'current' };
 
 /** A round for `current` that was not answered is asked again after this. */
 const RETRY_MS = 500;
@@ -19,7 +22,11 @@ export interface Reads {
   nextWake(): MonoMs | undefined;
 }
 
-export function createReads(hub: Hub, requests: Requests, then: { readonly lease: (id: number, ok: boolean) => void; readonly current: () => void }): Reads {
+export function createReads(
+  hub: Hub,
+  requests: Requests,
+  then: { readonly lease: (id: number, ok: boolean) => void; readonly current: () => void },
+): Reads {
   let nextId = 1;
   const purposes = new Map<number, ReadPurpose>();
   let askedCurrentAt: MonoMs | undefined;
@@ -53,7 +60,13 @@ export function createReads(hub: Hub, requests: Requests, then: { readonly lease
         askedCurrentAt = undefined;
         then.current();
       } else if (requests.done(purpose.requestId)) {
-        hub.emit({ type: 'client-reply', requestId: purpose.requestId, result: usable ? { ok: true, index, result: { ok: true }, copies: 0 } : clientFailure('no-master', 'no majority confirmed the read') });
+        hub.emit({
+          type: 'client-reply',
+          requestId: purpose.requestId,
+          result: usable
+            ? { ok: true, index, result: { ok: true }, copies: 0 }
+            : clientFailure('no-master', 'no majority confirmed the read'),
+        });
       }
     },
     tick: () => {

@@ -22,7 +22,11 @@ export interface Requests {
   /** A new proposal id for consensus. */
   proposed(origin: Origin): number;
   /** Consensus took proposal at `index`; returns the origin when its result is known already. */
-  committed(proposalId: number, index: LogIndex, copies: number): { origin: Origin; result: ApplyResult; copies: number } | undefined;
+  committed(
+    proposalId: number,
+    index: LogIndex,
+    copies: number,
+  ): { origin: Origin; result: ApplyResult; copies: number } | undefined;
   rejected(proposalId: number): Origin | undefined;
   applied(index: LogIndex, result: ApplyResult): { origin: Origin; copies: number } | undefined;
   /** Client requests that wait (forwarded, or for a submission verdict) with a deadline. */
@@ -34,7 +38,10 @@ export interface Requests {
   nextDeadline(): MonoMs | undefined;
 }
 
-export const clientFailure = (reason: Extract<ClientResult, { ok: false }>['reason'], message: string): ClientResult => ({ ok: false, reason, message });
+export const clientFailure = (
+  reason: Extract<ClientResult, { ok: false }>['reason'],
+  message: string,
+): ClientResult => ({ ok: false, reason, message });
 
 export function createRequests(): Requests {
   let nextId = 1;

@@ -4,7 +4,7 @@ import { LIMITS } from '../../model/limits.ts';
 import type { ControlMessage } from '../../model/peer-messages.ts';
 import type { Submission } from '../../model/records.ts';
 import type { Applied } from '../state/types.ts';
-import { control, later, type Hub } from './hub.ts';
+import { control, type Hub, later } from './hub.ts';
 import { createIntake } from './intake.ts';
 import type { Office } from './office.ts';
 import { clientFailure, type Requests } from './requests.ts';
@@ -27,7 +27,12 @@ export interface Submissions {
   nextWake(): MonoMs | undefined;
 }
 
-export function createSubmissions(hub: Hub, restored: readonly Submission[], requests: Requests, office: Office): Submissions {
+export function createSubmissions(
+  hub: Hub,
+  restored: readonly Submission[],
+  requests: Requests,
+  office: Office,
+): Submissions {
   const intake = createIntake(restored);
   let retryAt: MonoMs | undefined;
 
@@ -46,7 +51,9 @@ export function createSubmissions(hub: Hub, restored: readonly Submission[], req
   function settledResult(submission: Submission, outcome: 'settled' | 'expired'): ApplyResult {
     if (outcome === 'expired') return { ok: false, code: 'refused', reason: 'the submission has expired' };
     const verdict = hub.state().verdicts.get(submission.id);
-    return verdict && verdict.verdict !== 'accepted' ? { ok: false, code: 'refused', reason: verdict.reason || verdict.verdict } : { ok: true };
+    return verdict && verdict.verdict !== 'accepted'
+      ? { ok: false, code: 'refused', reason: verdict.reason || verdict.verdict }
+      : { ok: true };
   }
 
   function offer(): void {
@@ -73,18 +80,34 @@ export function createSubmissions(hub: Hub, restored: readonly Submission[], req
       const result =
         outcome === 'full'
           ? clientFailure('busy', `refused: busy (${LIMITS.pendingSubmissions} submissions wait for a master)`)
-          : { ok: true as const, index: hub.state().verdicts.get(submission.id)?.index ?? hub.state().applied, result: settledResult(submission, outcome), copies: 0 };
+          : {
+              ok: true as const,
+              index: hub.state().verdicts.get(submission.id)?.index ?? hub.state().applied,
+              result: settledResult(submission, outcome),
+              copies: 0,
+            };
       hub.emit({ type: 'client-reply', requestId, result });
     },
     fromPeer: (from, message) => {
       if (message.type === 'submission') {
-        if (takeIn(message.submission) === 'full') control(hub, from, { type: 'submission-verdict', id: message.submission.id, verdict: 'busy', index: logIndex(0), reason: 'the master holds as many submissions as it may' });
+        if (takeIn(message.submission) === 'full')
+          control(hub, from, {
+            type: 'submission-verdict',
+            id: message.submission.id,
+            verdict: 'busy',
+            index: logIndex(0),
+            reason: 'the master holds as many submissions as it may',
+          });
         return;
       }
       // Accepted and refused come with the log; only `busy` is told apart, and the client may try again.
       for (const requestId of message.verdict === 'busy' ? requests.waitingFor(message.id) : []) {
         requests.done(requestId);
-        hub.emit({ type: 'client-reply', requestId, result: clientFailure('busy', `refused: busy (${message.reason})`) });
+        hub.emit({
+          type: 'client-reply',
+          requestId,
+          result: clientFailure('busy', `refused: busy (${message.reason})`),
+        });
       }
     },
     kept: (id) => {
@@ -102,8 +125,10 @@ export function createSubmissions(hub: Hub, restored: readonly Submission[], req
       const settled = new Map<TaskId, ApplyResult>();
       for (const { command, result } of results) {
         if (command.type === 'task.submit') settled.set(command.submission.id, result);
-        else if (command.type === 'task.refuse') settled.set(command.id, { ok: false, code: 'refused', reason: command.reason });
-        else if (command.type === 'task.remove') settled.set(command.taskId, { ok: false, code: 'refused', reason: 'removed' });
+        else if (command.type === 'task.refuse')
+          settled.set(command.id, { ok: false, code: 'refused', reason: command.reason });
+        else if (command.type === 'task.remove')
+          settled.set(command.taskId, { ok: false, code: 'refused', reason: 'removed' });
       }
       if (settled.size === 0) return;
       const ids = intake.settle(settled.keys());
@@ -111,7 +136,11 @@ export function createSubmissions(hub: Hub, restored: readonly Submission[], req
       for (const [id, result] of settled) {
         for (const requestId of requests.waitingFor(id)) {
           requests.done(requestId);
-          hub.emit({ type: 'client-reply', requestId, result: { ok: true, index: hub.state().applied, result, copies: 0 } });
+          hub.emit({
+            type: 'client-reply',
+            requestId,
+            result: { ok: true, index: hub.state().applied, result, copies: 0 },
+          });
         }
       }
     },

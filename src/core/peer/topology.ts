@@ -39,7 +39,10 @@ export function createTopology(self: NodeId, seeds: readonly KnownPeer[]): Topol
       // Newest first: what the peer says of itself now, then what it was admitted with.
       const addresses = [...new Set([...(facts.get(record.nodeId)?.addresses ?? []), ...record.addresses])];
       const before = peers.get(record.nodeId);
-      const same = before !== undefined && before.addresses.length === addresses.length && before.addresses.every((a, i) => a === addresses[i]);
+      const same =
+        before !== undefined &&
+        before.addresses.length === addresses.length &&
+        before.addresses.every((a, i) => a === addresses[i]);
       if (!same) changed = true;
       next.set(record.nodeId, same ? before : { id: record.nodeId, addresses });
     }

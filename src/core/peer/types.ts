@@ -3,14 +3,23 @@ import type { NodeFacts } from '../../model/facts.ts';
 import type { Incarnation, LogIndex, MonoMs, NodeId, TaskId, Term, WallMs } from '../../model/ids.ts';
 import type { ControlMessage, FactsMessage } from '../../model/peer-messages.ts';
 import type { ClusterEvent, Submission } from '../../model/records.ts';
-import type { ConsensusConfig, ConsensusRole, LogEntry, Membership, PersistOp, RaftMessage } from '../consensus/types.ts';
+import type {
+  ConsensusConfig,
+  ConsensusRole,
+  LogEntry,
+  Membership,
+  PersistOp,
+  RaftMessage,
+} from '../consensus/types.ts';
 import type { LeaseConfig, LeaseKey, LeaseMessage } from '../lease/types.ts';
-import type { MemberChange, MemberUpdate, MembershipConfig, MembershipMessage } from '../membership/types.ts';
+import type { MemberChange, MembershipConfig, MembershipMessage, MemberUpdate } from '../membership/types.ts';
 import type { ReconcileEffect, ReconcileEvent } from '../reconcile/types.ts';
 import type { StatePut } from '../state/types.ts';
 
 // One whole peer as a value: membership, consensus, replicated state, master, leases and reconciliation wired together.
 // The agent's driver and the simulator run this same composition.
+
+import type { KnownPeer } from './topology.ts';
 
 export interface PeerConfig {
   readonly membership: MembershipConfig;
@@ -43,7 +52,12 @@ export interface CommittedEntries {
 
 export type GossipMessage =
   | { readonly topic: 'tasks'; readonly message: Submission }
-  | { readonly topic: 'members'; readonly message: { readonly type: 'updates'; readonly updates: readonly MemberUpdate[] } | Extract<FactsMessage, { type: 'facts-delta' }> }
+  | {
+      readonly topic: 'members';
+      readonly message:
+        | { readonly type: 'updates'; readonly updates: readonly MemberUpdate[] }
+        | Extract<FactsMessage, { type: 'facts-delta' }>;
+    }
   | { readonly topic: 'log'; readonly message: CommittedEntries };
 
 export type PeerEvent =
@@ -65,7 +79,13 @@ export type PeerEvent =
   /** Boot proves these copies dead (all processes reaped). */
   | { readonly type: 'proven-dead'; readonly keys: readonly LeaseKey[] }
   | { readonly type: 'range-reply'; readonly entries: CommittedEntries }
-  | { readonly type: 'snapshot-installed'; readonly index: LogIndex; readonly term: Term; readonly membership: Membership; readonly pairs: readonly StatePut[] }
+  | {
+      readonly type: 'snapshot-installed';
+      readonly index: LogIndex;
+      readonly term: Term;
+      readonly membership: Membership;
+      readonly pairs: readonly StatePut[];
+    }
   | { readonly type: 'client-submit'; readonly requestId: number; readonly submission: Submission }
   | { readonly type: 'client-propose'; readonly requestId: number; readonly command: Command }
   | { readonly type: 'client-read'; readonly requestId: number }
@@ -84,18 +104,38 @@ export type PeerEffect =
   | { readonly type: 'drop-submissions'; readonly ids: readonly TaskId[] }
   | ({ readonly type: 'send'; readonly to: NodeId; readonly afterPersist: boolean } & ChannelMessage)
   | ({ readonly type: 'publish' } & GossipMessage)
-  | { readonly type: 'probe-boot'; readonly peer: NodeId; readonly attempt: number; readonly addresses: readonly string[] }
+  | {
+      readonly type: 'probe-boot';
+      readonly peer: NodeId;
+      readonly attempt: number;
+      readonly addresses: readonly string[];
+    }
   | { readonly type: 'dial'; readonly peer: NodeId }
   /** The allow-list with addresses, and whom to stay connected to. */
-  | { readonly type: 'peers'; readonly peers: readonly { readonly id: NodeId; readonly addresses: readonly string[] }[]; readonly wanted: readonly NodeId[] }
+  | {
+      readonly type: 'peers';
+      readonly peers: readonly { readonly id: NodeId; readonly addresses: readonly string[] }[];
+      readonly wanted: readonly NodeId[];
+    }
   /** Invitations or the cluster secret changed in the records. */
   | { readonly type: 'credentials-changed' }
   | { readonly type: 'incarnation'; readonly incarnation: Incarnation }
   | { readonly type: 'runtime'; readonly effect: Extract<ReconcileEffect, { type: 'start' | 'stop' | 'check-health' }> }
   /** Tell boot until when this exclusive slot's copies may live; undefined = kill now. */
   | { readonly type: 'lease-deadline'; readonly key: LeaseKey; readonly deadline: MonoMs | undefined }
-  | { readonly type: 'fetch-entries'; readonly from: LogIndex; readonly to: LogIndex; readonly peers: readonly NodeId[] }
-  | { readonly type: 'fetch-snapshot'; readonly from: NodeId; readonly index: LogIndex; readonly term: Term; readonly membership: Membership }
+  | {
+      readonly type: 'fetch-entries';
+      readonly from: LogIndex;
+      readonly to: LogIndex;
+      readonly peers: readonly NodeId[];
+    }
+  | {
+      readonly type: 'fetch-snapshot';
+      readonly from: NodeId;
+      readonly index: LogIndex;
+      readonly term: Term;
+      readonly membership: Membership;
+    }
   | { readonly type: 'client-reply'; readonly requestId: number; readonly result: ClientResult }
   | { readonly type: 'notify'; readonly notice: PeerNotice };
 
@@ -108,3 +148,19 @@ export type PeerNotice =
   | { readonly type: 'tasks-changed'; readonly tasks: readonly TaskId[] }
   | { readonly type: 'removed'; readonly message: string }
   | { readonly type: 'copies-changed' };
+
+export interface PeerOptions {
+  readonly self: NodeId;
+  readonly config: PeerConfig;
+  readonly seed: string;
+  readonly incarnation: Incarnation;
+  readonly consensus: ConsensusRestore;
+  readonly state: readonly StatePut[];
+  readonly pending: readonly Submission[];
+  /** Peers named at admission or remembered from the last run. */
+  readonly seeds: readonly KnownPeer[];
+  /** Deadlines of exclusive copies that boot kept over a restart of the agent. */
+  readonly adoptedLeases: readonly { readonly key: LeaseKey; readonly deadline: MonoMs }[];
+  /** Bully rank: configured priority, then capability; ties by PeerId. */
+  readonly rank: number;
+}

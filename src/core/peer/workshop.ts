@@ -18,7 +18,13 @@ export type WorkshopEffect =
   | { readonly type: 'renew'; readonly message: RenewMessage }
   | { readonly type: 'deadline'; readonly key: LeaseKey; readonly deadline: MonoMs | undefined }
   | { readonly type: 'facts' }
-  | { readonly type: 'end'; readonly key: LeaseKey; readonly outcome: 'finished' | 'failed'; readonly exitCode: number | null; readonly error: string };
+  | {
+      readonly type: 'end';
+      readonly key: LeaseKey;
+      readonly outcome: 'finished' | 'failed';
+      readonly exitCode: number | null;
+      readonly error: string;
+    };
 
 export interface Workshop {
   recordsChanged(state: ClusterState, tasks: ReadonlySet<TaskId> | 'all', now: MonoMs, wall: WallMs): WorkshopEffect[];
@@ -83,7 +89,13 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
           out.push({ type: 'facts' });
           break;
         case 'end':
-          out.push({ type: 'end', key: effect.key, outcome: effect.outcome, exitCode: effect.exitCode, error: effect.error });
+          out.push({
+            type: 'end',
+            key: effect.key,
+            outcome: effect.outcome,
+            exitCode: effect.exitCode,
+            error: effect.error,
+          });
           break;
         case 'released':
           hold(holder.released(effect.key, now));
@@ -111,7 +123,14 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
       // What the records of an earlier life say may have moved on: until they were current once, an available copy is not
       // started from them (one that runs is left alone). Exclusive copies cannot start without a lease anyway.
       if (!wasCurrent && !isExclusive(task.spec)) continue;
-      copies.push({ taskId, slot, generation: record.generation, specVersion: task.specVersion, spec: task.spec, exclusive: isExclusive(task.spec) });
+      copies.push({
+        taskId,
+        slot,
+        generation: record.generation,
+        specVersion: task.specVersion,
+        spec: task.spec,
+        exclusive: isExclusive(task.spec),
+      });
     }
     mine = tasks;
     return copies;
@@ -170,7 +189,7 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
     nextWake: () => {
       const a = holder.nextWake();
       const b = reconcile.nextWake();
-      return a === undefined ? b : b === undefined ? a : a < b ? a : b;
+      return a === undefined ? b : b === undefined ? a : Math.min(a, b);
     },
     facts: () => reconcile.facts(),
   };
