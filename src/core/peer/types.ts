@@ -5,6 +5,7 @@ import type { ControlMessage, FactsMessage } from '../../model/peer-messages.ts'
 import type { ClusterEvent, Submission } from '../../model/records.ts';
 import type {
   ConsensusConfig,
+  ConsensusRestore,
   ConsensusRole,
   LogEntry,
   Membership,

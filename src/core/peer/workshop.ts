@@ -187,9 +187,8 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
         run({ type: 'tick' });
       }),
     nextWake: () => {
-      const a = holder.nextWake();
-      const b = reconcile.nextWake();
-      return a === undefined ? b : b === undefined ? a : Math.min(a, b);
+      const wakes = [holder.nextWake(), reconcile.nextWake()].filter((at) => at !== undefined);
+      return wakes.length === 0 ? undefined : (Math.min(...wakes) as MonoMs);
     },
     facts: () => reconcile.facts(),
   };
