@@ -13,7 +13,7 @@ import { createCredentialKeeper, SECRET_SETTING } from './agent/credentials.ts';
 import { probeAddresses, watchHost } from './agent/host-watch.ts';
 import { enterCluster } from './agent/join.ts';
 import { createAgentLog } from './agent/log.ts';
-import { peerConfigOf, restoredPeer } from './agent/restore.ts';
+import { peerConfigOf, restoredPeer, withFounderVote } from './agent/restore.ts';
 import { openRuntimes } from './agent/runtimes.ts';
 import { loadSettings } from './agent/settings.ts';
 import { parseCopyId } from './core/reconcile/copy-id.ts';
@@ -57,7 +57,7 @@ export async function startAgent(
   const privateKey = await loadIdentity(dataDir);
   const boot = await IpcBootLink.attach({ stopAllowanceMs: settings.lease.stopAllowanceMs });
   const store = await openLevelStore({ dataDir, log });
-  const contents = await store.load();
+  const loaded = await store.load();
   const { credentials, listen } = await enterCluster({ dataDir, settings, name, privateKey, log });
   const [current, ...previous] = credentials.secrets;
   const transport = createLibp2pTransport(
@@ -71,6 +71,7 @@ export async function startAgent(
     { log, wallNow: () => clock.wall() },
   );
   const self = transport.self;
+  const contents = await withFounderVote({ self, store, contents: loaded, credentials });
 
   let finish: (code: number) => void = () => {};
   const finished = new Promise<number>((resolve) => {

@@ -5,7 +5,7 @@ import { parseCopyId } from '../core/reconcile/copy-id.ts';
 import type { CopyId } from '../core/reconcile/types.ts';
 import type { PeerSettings } from '../model/config-schema.ts';
 import { incarnation, type MonoMs, type NodeId, nodeId, type WallMs } from '../model/ids.ts';
-import type { StoreContents } from '../ports/store.ts';
+import type { Store, StoreContents } from '../ports/store.ts';
 
 /** Priorities lie within +- this (config schema). */
 const PRIORITY_SPAN = 1000;
@@ -26,7 +26,34 @@ export function peerConfigOf(settings: PeerSettings): PeerConfig {
 const text = (bytes: Uint8Array | undefined): string | undefined =>
   bytes === undefined ? undefined : new TextDecoder().decode(bytes);
 
-/** What the peer core starts from: the store's contents, boot's registry, and for a founder a vote of its own. */
+/**
+ * A founder is the one voter of a cluster that has no records yet. That stands in its store before anything is voted on: no
+ * entry of the log ever says it, and a founder that restarts before it has company would otherwise be nobody's voter.
+ */
+export async function withFounderVote(o: {
+  readonly self: NodeId;
+  readonly store: Store;
+  readonly contents: StoreContents;
+  readonly credentials: ClusterCredentials;
+}): Promise<StoreContents> {
+  const { consensus } = o.contents;
+  const fresh = consensus.snapshot.index === 0 && consensus.entries.length === 0;
+  if (!fresh || !o.credentials.founding) return o.contents;
+  const { index, term } = consensus.snapshot;
+  const membership = { voters: [o.self], outgoing: null };
+  await o.store.write({
+    consensus: [{ type: 'compact', upTo: index, term, membership }],
+    state: [],
+    applied: null,
+    addSubmissions: [],
+    removeSubmissions: [],
+    local: [],
+    sync: true,
+  });
+  return { ...o.contents, consensus: { ...consensus, snapshot: { index, term, membership } } };
+}
+
+/** What the peer core starts from: the store's contents and boot's registry. */
 export function restoredPeer(o: {
   readonly self: NodeId;
   readonly settings: PeerSettings;
@@ -37,14 +64,6 @@ export function restoredPeer(o: {
   readonly wall: WallMs;
 }): PeerOptions {
   const { contents, credentials } = o;
-  const fresh = contents.consensus.snapshot.index === 0 && contents.consensus.entries.length === 0;
-  const consensus =
-    fresh && credentials.founding
-      ? {
-          ...contents.consensus,
-          snapshot: { ...contents.consensus.snapshot, membership: { voters: [o.self], outgoing: null } },
-        }
-      : contents.consensus;
   const remembered = text(contents.local.get('peers'));
   const kept = remembered === undefined ? [] : (JSON.parse(remembered) as { id: string; addresses: string[] }[]);
   const lastIncarnation = Number(text(contents.local.get('incarnation')) ?? '0');
@@ -60,7 +79,7 @@ export function restoredPeer(o: {
     seed: o.seed,
     // Higher than any used before: a restarted agent overrides what was said of its earlier life.
     incarnation: incarnation(lastIncarnation + 1),
-    consensus,
+    consensus: contents.consensus,
     state: contents.state,
     pending: contents.pendingSubmissions,
     seeds: [...credentials.seeds, ...kept].map((p) => ({ id: nodeId(p.id), addresses: p.addresses })),
