@@ -32,6 +32,7 @@ import { createNoticeBoard, expectOk } from './services/api/context.ts';
 import { createMetrics } from './services/api/metrics.ts';
 import { startApi } from './services/api/server.ts';
 import { createPeerViews, METHOD_VIEW } from './services/remote/peer-views.ts';
+import { createWaitingTasks, METHOD_WAITING } from './services/remote/waiting.ts';
 import { createRemoteCopies } from './services/remote/remote-copies.ts';
 
 // Composition root of the agent: builds the parts, starts them, stops them. No rule of the system is decided here.
@@ -240,6 +241,7 @@ export async function startAgent(
   // ---- services -----------------------------------------------------------------------------------------------------------
   const remote = createRemoteCopies({ peer: driver.peer, transport, runtimes: () => runtimeDriver as RuntimeDriver });
   const views = createPeerViews({ peer: driver.peer, transport });
+  const waiting = createWaitingTasks({ peer: driver.peer, transport });
   await transport.start(
     {
       onConnected: (peer) => driver.post({ type: 'connected', peer }),
@@ -250,6 +252,7 @@ export async function startAgent(
       onRequest: async (_from, method, payload, signal) => {
         if (method === METHOD_ENTRIES) return driver.catchUp.serveEntries(payload);
         if (method === METHOD_VIEW) return views.serve();
+        if (method === METHOD_WAITING) return waiting.serve(payload);
         const answer = remote.onRequest(method, payload, signal);
         if (!answer) throw new TaskOrgError('not_found', `no method ${method.slice(0, 64)}`);
         return answer;
@@ -293,6 +296,7 @@ export async function startAgent(
       notices,
       configShown: () => showConfig(settings, origins),
       viewsOfPeers: () => views.ask(),
+      waiting: (task) => waiting.ask(task),
       metrics: createMetrics({ driver, transport }),
       makeToken: async ({ expiresMs, uses }) => {
         const invitation = {

@@ -7,13 +7,28 @@ import {
 } from '../adapters/data-dir/data-dir.ts';
 import { joinCluster } from '../adapters/libp2p/join.ts';
 import type { PeerSettings } from '../model/config-schema.ts';
-import { TaskOrgError } from '../model/errors.ts';
+import { type ErrorCode, TaskOrgError } from '../model/errors.ts';
 import { clusterId } from '../model/ids.ts';
 import { decodeToken } from '../model/token.ts';
 import type { Log } from '../ports/log.ts';
 
 /** How long a joiner looks for a member that lets it in. */
 const JOIN_TIMEOUT_MS = 60_000;
+
+/** What to do about a refusal, by its code; members refuse in few words. */
+const HINTS: Partial<Record<ErrorCode, string>> = {
+  token_expired: 'make a new one with: task-org token (and compare the clocks of both machines)',
+  token_invalid: 'make a new one on a machine of the cluster with: task-org token --uses N',
+  token_other_cluster: 'is the token of the cluster you mean? Make a new one on one of its machines with: task-org token',
+  name_in_use: 'give this machine another name with --name',
+  unreachable: 'does a peer of the cluster run, and does this machine reach one of the addresses in the token?',
+};
+
+function withHint(error: unknown): unknown {
+  if (!(error instanceof TaskOrgError) || error.hint !== undefined || HINTS[error.code] === undefined) return error;
+  const { code, message, retryable, details } = error;
+  return new TaskOrgError(code, message, { retryable, details, cause: error, hint: HINTS[code] as string });
+}
 
 /**
  * The cluster this peer belongs to: as kept in its data directory, or joined with a token, or a new one. `listen` has its
@@ -67,7 +82,9 @@ export async function enterCluster(options: {
     },
     AbortSignal.timeout(JOIN_TIMEOUT_MS),
     { log },
-  );
+  ).catch((error: unknown) => {
+    throw withHint(error);
+  });
   const credentials: ClusterCredentials = {
     clusterId: clusterId(grant.clusterId),
     secrets: [grant.secret],

@@ -11,9 +11,8 @@ export async function runBoot(argv: readonly string[]): Promise<number> {
   try {
     supervisor = new Supervisor(parseBootArguments(argv), log);
   } catch (error) {
-    const code = error instanceof TaskOrgError ? `${error.code}: ` : '';
-    const hint = error instanceof TaskOrgError && error.hint !== undefined ? `\n${error.hint}` : '';
-    process.stderr.write(`${code}${error instanceof Error ? error.message : String(error)}${hint}\n`);
+    const hint = error instanceof TaskOrgError && error.hint !== undefined ? `\n  hint: ${error.hint}` : '';
+    process.stderr.write(`task-org-peer: ${error instanceof Error ? error.message : String(error)}${hint}\n`);
     return EXIT_CONFIGURATION;
   }
   // A supervisor that dies of its own fault would leave the machine to its guard.

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type BootTime, openBootTime } from '../adapters/clock/boot-time.ts';
 import { killTarget } from '../adapters/process/kill-target.ts';
@@ -31,6 +31,26 @@ const toWire = ({ copyId, exclusive, targets, deadlineMs, killedAtMs }: Copy): R
   killedAtMs,
 });
 
+/** Why a data directory cannot be taken, in words for a person. */
+function cannotUse(dataDir: string, error: unknown): TaskOrgError {
+  let cause = error as NodeJS.ErrnoException;
+  try {
+    // Of a read-only disk mkdir says no more than ENOENT.
+    if (existsSync(dataDir)) accessSync(dataDir, constants.R_OK | constants.W_OK);
+  } catch (refusal) {
+    cause = refusal as NodeJS.ErrnoException;
+  }
+  if (cause.code === 'ENOSPC' || cause.code === 'EDQUOT')
+    return new TaskOrgError('disk_full', `the disk of the data directory ${dataDir} is full`, {
+      hint: 'free some space and start again; nothing was lost',
+      cause,
+    });
+  return new TaskOrgError('data_dir_unusable', `the data directory ${dataDir} cannot be used: ${cause.message}`, {
+    hint: 'it must be a directory that this user may read and write (--data-dir)',
+    cause,
+  });
+}
+
 /**
  * Boot: keeps the agent running, kills exclusive copies at their deadline, answers other machines' probes. Holds nothing
  * that a new boot could not take over from `DATA-DIR/run`.
@@ -62,15 +82,7 @@ export class Supervisor {
       mkdirSync(this.#runDir, { recursive: true, mode: 0o700 });
       this.#unlock = lockDataDir(options.dataDir, join(this.#runDir, 'boot.lock'));
     } catch (error) {
-      if (error instanceof TaskOrgError) throw error;
-      throw new TaskOrgError(
-        'data_dir_unusable',
-        `the data directory ${options.dataDir} cannot be used: ${error instanceof Error ? error.message : String(error)}`,
-        {
-          hint: 'it must be a directory that this user may read and write (--data-dir)',
-          cause: error,
-        },
-      );
+      throw error instanceof TaskOrgError ? error : cannotUse(options.dataDir, error);
     }
     this.#tested = new Promise((resolve) => {
       this.#testDone = resolve;

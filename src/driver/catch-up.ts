@@ -10,6 +10,7 @@ import { decodeGossip, encodeGossip } from '../model/message-schemas.ts';
 import type { Log } from '../ports/log.ts';
 import type { Store } from '../ports/store.ts';
 import type { ByteStream, Transport } from '../ports/transport.ts';
+import type { Persistence } from './persistence.ts';
 
 // How a lagging peer catches up: a range of log entries from any neighbour, or the whole state as a snapshot stream from the
 // leader when the range is no longer kept.
@@ -35,10 +36,11 @@ export function createCatchUp(deps: {
   readonly peer: Peer;
   readonly transport: Transport;
   readonly store: Store;
+  readonly persistence: Persistence;
   readonly log: Log;
   readonly post: (event: PeerEvent) => void;
 }): CatchUp {
-  const { peer, transport, store, log, post } = deps;
+  const { peer, transport, store, persistence, log, post } = deps;
   let fetchingEntries = false;
   let fetchingSnapshot = false;
 
@@ -75,7 +77,9 @@ export function createCatchUp(deps: {
     if (!header || header.index < effect.index)
       throw new TaskOrgError('refused', 'the snapshot offered is older than the one announced', { retryable: true });
     const index = logIndex(header.index);
-    await store.installSnapshot({ index, term: header.term, membership: header.membership, pairs: asyncOf(pairs) });
+    await persistence.exclusive(() =>
+      store.installSnapshot({ index, term: header.term, membership: header.membership, pairs: asyncOf(pairs) }),
+    );
     log.info({ from: effect.from, index, pairs: pairs.length }, 'snapshot installed');
     post({ type: 'snapshot-installed', index, term: header.term as never, membership: header.membership, pairs });
   };

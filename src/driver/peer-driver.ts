@@ -70,7 +70,7 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
       deps.onFatal(error);
     },
   });
-  const catchUp = createCatchUp({ peer, transport, store: deps.store, log, post: (e) => post(e) });
+  const catchUp = createCatchUp({ peer, transport, store: deps.store, persistence, log, post: (e) => post(e) });
   const runtimes = deps.runtimes((event) => post({ type: 'runtime', event }));
 
   function post(event: PeerEvent): void {

@@ -47,6 +47,8 @@ export interface Persistence {
   local(key: string, value: Uint8Array | null, then?: () => void): void;
   /** Runs `send` when every consensus write asked for so far is durable; at once when none is outstanding. */
   afterPersist(send: () => void): void;
+  /** Runs work on the store in its turn: after all that was asked for, with every later write held back until it ends. */
+  exclusive(work: () => Promise<void>): Promise<void>;
   idle(): Promise<void>;
   readonly batches: number;
 }
@@ -56,6 +58,8 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
   let writing: Pending | undefined;
   let scheduled = false;
   let failed = false;
+  let busy = false;
+  const exclusive: (() => Promise<void>)[] = [];
   let batches = 0;
   let idleWaiters: (() => void)[] = [];
 
@@ -68,15 +72,29 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
     p.local.length === 0;
 
   const settleIdle = (): void => {
-    if (writing || !isEmpty(pending)) return;
+    if (writing || busy || !isEmpty(pending)) return;
     const waiters = idleWaiters;
     idleWaiters = [];
     for (const w of waiters) w();
   };
 
+  const runExclusive = (): void => {
+    const next = exclusive.shift();
+    if (next === undefined) return;
+    busy = true;
+    void next().finally(() => {
+      busy = false;
+      flush();
+    });
+  };
+
   const flush = (): void => {
     scheduled = false;
-    if (writing || failed || isEmpty(pending)) return settleIdle();
+    if (writing || failed || busy) return;
+    if (isEmpty(pending)) {
+      if (exclusive.length > 0) runExclusive();
+      return settleIdle();
+    }
     const batch = pending;
     pending = empty();
     writing = batch;
@@ -108,7 +126,7 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
 
   // One turn of the event loop gathers what this turn's messages ask for.
   const schedule = (): void => {
-    if (scheduled || writing || failed) return;
+    if (scheduled || writing || busy || failed) return;
     scheduled = true;
     setImmediate(flush);
   };
@@ -146,6 +164,11 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
       else if (writing?.persistId != null) writing.after.push(send);
       else send();
     },
+    exclusive: (work) =>
+      new Promise((resolve, reject) => {
+        exclusive.push(() => work().then(resolve, reject));
+        schedule();
+      }),
     idle: () =>
       new Promise((resolve) => {
         idleWaiters.push(resolve);

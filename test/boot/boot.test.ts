@@ -104,7 +104,7 @@ describe('boot and its agent', () => {
     const second = bed.boot();
     expect(await second.exit).toBe(78);
     expect(second.text()).toContain(
-      `data_dir_locked: the data directory ${bed.dataDir} is in use by the peer with process id ${first.pid}`,
+      `task-org-peer: the data directory ${bed.dataDir} is in use by the peer with process id ${first.pid}`,
     );
   });
 
@@ -112,7 +112,7 @@ describe('boot and its agent', () => {
     writeFileSync(join(bed.dataDir, 'run'), '');
     const boot = bed.boot();
     expect(await boot.exit).toBe(78);
-    expect(boot.text()).toContain('data_dir_unusable');
+    expect(boot.text()).toMatch(/the data directory .* cannot be used/);
   });
 });
 

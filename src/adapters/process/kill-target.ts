@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import type { KillTarget } from '../../ports/runtime.ts';
+import type { KillTarget } from '../../model/boot-protocol.ts';
 import { cgroupMounts, cgroupPids, cgroupTree } from './cgroup-fs.ts';
 import { isSameProcess, listProcesses, readProcStat } from './proc-fs.ts';
 

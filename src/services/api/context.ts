@@ -1,11 +1,13 @@
+import type { Waiting } from '../../core/master/types.ts';
 import type { ClientResult, PeerNotice } from '../../core/peer/types.ts';
 import { TaskOrgError } from '../../model/errors.ts';
-import type { ClusterId, NodeId } from '../../model/ids.ts';
+import type { ClusterId, NodeId, TaskId } from '../../model/ids.ts';
 import type { Command } from '../../model/commands.ts';
 import type { PeerDriver } from '../../driver/peer-driver.ts';
 import type { Clock, RandomSource } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
 import type { RemoteCopies } from '../remote/remote-copies.ts';
+import type { ChangeView } from './schemas.ts';
 
 /** What the routes need of the agent. */
 export interface ApiContext {
@@ -25,6 +27,8 @@ export interface ApiContext {
   readonly configShown: () => readonly { readonly key: string; readonly value: string; readonly origin: string }[];
   readonly notices: NoticeBoard;
   readonly metrics: () => Promise<string>;
+  /** Why tasks (one, or all for null) wait for a machine, as the master knows it. */
+  readonly waiting: (task: TaskId | null) => Promise<ReadonlyMap<TaskId, Waiting>>;
   /** Asks every connected peer how it sees the others; answers that do not come in time are left out. */
   readonly viewsOfPeers: () => Promise<ReadonlyMap<NodeId, Readonly<Record<string, string>>>>;
 }
@@ -61,7 +65,7 @@ export function expectOk(result: ClientResult, what: string): { index: number; c
   return { index: result.index, copies: result.copies };
 }
 
-export async function proposeOrThrow(ctx: ApiContext, what: string, command: Record<string, unknown> & { type: Command['type'] }): Promise<{ index: number; copies: number }> {
+export async function proposeOrThrow(ctx: ApiContext, what: string, command: Record<string, unknown> & { type: Command['type'] }): Promise<ChangeView> {
   const full = { by: ctx.self, at: ctx.clock.wall(), ...command } as unknown as Command;
-  return expectOk(await ctx.driver.propose(full), what);
+  return { ...expectOk(await ctx.driver.propose(full), what), changed: true };
 }

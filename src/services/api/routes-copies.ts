@@ -1,9 +1,9 @@
 import type { FastifyInstance } from 'fastify';
 import { Type } from 'typebox';
-import { TaskOrgError, toTaskOrgError } from '../../model/errors.ts';
+import { TaskOrgError } from '../../model/errors.ts';
 import { LIMITS } from '../../model/limits.ts';
 import type { ExecOptions } from '../../ports/runtime.ts';
-import { decodeFrames, encodeFrame, FRAME } from '../remote/stream-frames.ts';
+import { decodeFrames, encodeError, encodeFrame, FRAME } from '../remote/stream-frames.ts';
 import type { ApiContext } from './context.ts';
 import { ErrorView, listOf, StatsView } from './schemas.ts';
 import { findTask, knowledge, nodeName, oldestFactMs } from './views.ts';
@@ -43,7 +43,7 @@ export function copyRoutes(app: FastifyInstance, ctx: ApiContext): void {
           if (!reply.raw.write(encodeFrame(r.value.stream === 'stderr' ? FRAME.stderr : FRAME.stdout, r.value.data))) await drained(reply.raw, gone.signal);
         }
       } catch (error) {
-        if (!gone.signal.aborted) reply.raw.write(encodeFrame(FRAME.error, toTaskOrgError(error).message));
+        if (!gone.signal.aborted) reply.raw.write(encodeError(error));
       }
       reply.raw.end();
       return reply;
@@ -64,7 +64,7 @@ export function copyRoutes(app: FastifyInstance, ctx: ApiContext): void {
         if (!reply.raw.write(bytes)) await drained(reply.raw, gone.signal);
       }
     } catch (error) {
-      if (!gone.signal.aborted) reply.raw.write(encodeFrame(FRAME.error, toTaskOrgError(error).message));
+      if (!gone.signal.aborted) reply.raw.write(encodeError(error));
     }
     reply.raw.end();
     return reply;

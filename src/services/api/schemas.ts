@@ -88,10 +88,53 @@ export const ClusterView = Type.Object({
 export type ClusterView = Static<typeof ClusterView>;
 
 export const DecisionView = Type.Object({
-  at: Type.Number(), index: Type.Number(), slot: Type.Number(), by: Type.String(), what: Type.String(),
+  at: Type.Number({ description: 'epoch ms' }), index: Type.Number(), slot: Type.Number({ description: '-1 = the whole task' }), by: Type.String(), what: Type.String(),
   generation: Nullable(Type.String()), node: Nullable(Type.String()), reason: Type.String(), evidence: Type.Array(Type.String()),
 });
 export type DecisionView = Static<typeof DecisionView>;
+
+/** Why slots have no machine, as the master found at its last try. */
+export const WaitingView = Type.Object({
+  reason: Type.String(),
+  slots: Type.Array(Type.Number()),
+  rejections: Type.Array(Type.Object({ node: Type.String(), filter: Type.String(), reason: Type.String() })),
+});
+export type WaitingView = Static<typeof WaitingView>;
+
+export const TaskDetail = Type.Object({
+  ...TaskView.properties,
+  spec: Type.Unknown({ description: 'the task document with every default filled in' }),
+  decisions: Type.Array(DecisionView),
+  waiting: Nullable(WaitingView),
+});
+export type TaskDetail = Static<typeof TaskDetail>;
+
+export const WhyView = Type.Object({
+  id: Type.String(),
+  name: Type.String(),
+  now: Type.String({ description: 'state, and its error if any' }),
+  rejections: Type.Array(Type.String({ description: 'machine: why it will not do' })),
+  decisions: Type.Array(DecisionView),
+});
+export type WhyView = Static<typeof WhyView>;
+
+/** A committed change. */
+export const ChangeView = Type.Object({
+  index: Type.Number({ description: 'log index of the change' }),
+  copies: Type.Number({ description: 'machines known to hold it; 1 = this one change would die with its machine' }),
+  changed: Type.Boolean({ description: 'false: everything was so already, nothing was committed' }),
+});
+export type ChangeView = Static<typeof ChangeView>;
+
+export const VerdictView = Type.Object({
+  id: Type.String(),
+  verdict: Type.String({ description: 'accepted | refused | removed | pending | unknown' }),
+  reason: Type.String(),
+});
+export type VerdictView = Static<typeof VerdictView>;
+
+export const TokenView = Type.Object({ token: Type.String(), expiresAt: Type.Number({ description: 'epoch ms' }), uses: Type.Number() });
+export const SettingView = Type.Object({ key: Type.String(), value: Type.String(), origin: Type.String({ description: 'default | file | env | flag' }) });
 
 export const EventView = Type.Object({ index: Type.Number(), at: Type.Number(), type: Type.String(), subject: Type.String(), message: Type.String() });
 export type EventView = Static<typeof EventView>;

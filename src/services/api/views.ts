@@ -1,42 +1,82 @@
-import type { Peer } from '../../core/peer/peer.ts';
+import type { Waiting } from '../../core/master/types.ts';
 import { copyKey } from '../../core/peer/facts-book.ts';
+import type { Peer } from '../../core/peer/peer.ts';
 import type { CopyFact } from '../../model/facts.ts';
 import { formatGeneration } from '../../model/generation.ts';
-import { assertNever, type MonoMs, type NodeId } from '../../model/ids.ts';
-import type { SlotRecord, TaskRecord } from '../../model/records.ts';
+import { assertNever, type MonoMs, type NodeId, type TaskId } from '../../model/ids.ts';
+import type { ClusterEvent, SlotRecord, TaskRecord } from '../../model/records.ts';
 import { TaskOrgError } from '../../model/errors.ts';
-import type { ClusterView, DecisionView, NodeView, SlotView, TaskView } from './schemas.ts';
+import type { ClusterView, DecisionView, EventView, NodeView, SlotView, TaskView, WaitingView } from './schemas.ts';
 
 // Records and facts, put together as people and programs see them. Read-only.
 
-export const nodeName = (peer: Peer, id: NodeId): string => peer.state().peers.get(id)?.name ?? peer.facts().get(id)?.name ?? id.slice(-8);
+export type WaitingTasks = ReadonlyMap<TaskId, Pick<Waiting, 'reason'> & Partial<Waiting>>;
+
+/**
+ * What the views of one answer share, gathered once: thousands of tasks must not each search the copies of a machine.
+ * `waiting` is the master's (services/remote/waiting.ts). Good for one answer only.
+ */
+export interface Look {
+  readonly peer: Pick<Peer, 'self' | 'state' | 'facts' | 'members'>;
+  readonly waiting: WaitingTasks;
+  copyOf(node: NodeId, key: string): CopyFact | undefined;
+}
+
+export function look(peer: Look['peer'], waiting: WaitingTasks): Look {
+  const copies = new Map<NodeId, ReadonlyMap<string, CopyFact>>();
+  return {
+    peer,
+    waiting,
+    copyOf: (node, key) => {
+      let known = copies.get(node);
+      if (!known) {
+        known = new Map((peer.facts().get(node)?.copies ?? []).map((c) => [copyKey(c), c]));
+        copies.set(node, known);
+      }
+      return known.get(key);
+    },
+  };
+}
+
+type Names = Pick<Peer, 'state' | 'facts'>;
+
+export const nodeName = (peer: Names, id: NodeId): string => peer.state().peers.get(id)?.name ?? peer.facts().get(id)?.name ?? id.slice(-8);
+
+/** Peer ids in recorded words give way to the names people know; ids of peers long gone stay, shortened. */
+const PEER_ID = /12D3KooW[1-9A-HJ-NP-Za-km-z]{44}/g;
+export const named = (peer: Names, text: string): string => text.replace(PEER_ID, (id) => nodeName(peer, id as NodeId));
 
 export function nodeRole(peer: Peer, id: NodeId): string {
   const m = peer.consensus().membership;
   if (peer.leader() === id) return 'master';
-  if (m.voters.includes(id)) return peer.state().peers.get(id)?.witness ? 'witness' : 'voter';
-  return 'learner';
+  if (peer.state().peers.get(id)?.witness) return 'witness';
+  return m.voters.includes(id) ? 'voter' : 'learner';
 }
 
-/** Node by id, name, or unique prefix of its id. */
+/** Fewest characters of an id taken as its start or end (listings show the end). */
+const MIN_PART = 6;
+
+/** Node by id, name, or unique start or end of its id. */
 export function findNode(peer: Peer, text: string): NodeId {
   const all = [...peer.state().peers.values()];
   const exact = all.find((p) => p.nodeId === text) ?? all.find((p) => p.name === text);
   if (exact) return exact.nodeId;
-  const byPrefix = all.filter((p) => text.length >= 6 && (p.nodeId.startsWith(text) || p.nodeId.endsWith(text)));
-  if (byPrefix.length === 1 && byPrefix[0]) return byPrefix[0].nodeId;
+  const byPart = all.filter((p) => text.length >= MIN_PART && (p.nodeId.startsWith(text) || p.nodeId.endsWith(text)));
+  if (byPart.length === 1 && byPart[0]) return byPart[0].nodeId;
+  if (byPart.length > 1) throw new TaskOrgError('invalid_input', `${text} is the start or end of ${byPart.length} ids`, { hint: 'give the name: task-org node ls' });
   throw new TaskOrgError('not_found', `no node ${text}`, { hint: 'task-org node ls lists them' });
 }
 
-/** Task by id, name, or unique prefix of its id. */
+/** Task by id, name, or unique start or end of its id. */
 export function findTask(peer: Peer, text: string): TaskRecord {
   const state = peer.state();
   const named = state.taskNames.get(text);
   const exact = state.tasks.get(text as never) ?? (named === undefined ? undefined : state.tasks.get(named));
   if (exact) return exact;
-  if (text.length >= 6) {
-    const hits = [...state.tasks.values()].filter((t) => t.id.startsWith(text));
+  if (text.length >= MIN_PART) {
+    const hits = [...state.tasks.values()].filter((t) => t.id.startsWith(text) || t.id.endsWith(text));
     if (hits.length === 1 && hits[0]) return hits[0];
+    if (hits.length > 1) throw new TaskOrgError('invalid_input', `${text} is the start or end of ${hits.length} task ids`, { hint: 'give the name: task-org ps -a' });
   }
   throw new TaskOrgError('not_found', `no task ${text}`, { hint: 'task-org ps -a lists them' });
 }
@@ -70,18 +110,18 @@ export function viewNode(peer: Peer, id: NodeId, now: MonoMs): NodeView {
 }
 
 /** Which copy stands for a slot: the assigned node's fact of the current generation. */
-function copyOf(peer: Peer, task: TaskRecord, slot: SlotRecord): CopyFact | undefined {
+function copyOf(l: Look, task: TaskRecord, slot: SlotRecord): CopyFact | undefined {
   if (slot.state.kind === 'pending') return undefined;
-  const key = copyKey({ taskId: task.id, slot: slot.slot, generation: slot.generation });
-  return peer.facts().get(slot.state.node)?.copies.find((c) => copyKey(c) === key);
+  return l.copyOf(slot.state.node, copyKey({ taskId: task.id, slot: slot.slot, generation: slot.generation }));
 }
 
-function slotState(peer: Peer, task: TaskRecord, slot: SlotRecord, copy: CopyFact | undefined): { state: string; error: string } {
+function slotState(l: Look, task: TaskRecord, slot: SlotRecord, copy: CopyFact | undefined): { state: string; error: string } {
+  const { peer } = l;
   switch (slot.state.kind) {
     case 'pending':
-      return task.desired === 'stopped' ? { state: 'stopped', error: '' } : { state: 'pending', error: peer.waiting().get(task.id)?.reason ?? slot.state.reason };
+      return task.desired === 'stopped' ? { state: 'stopped', error: '' } : { state: 'pending', error: named(peer, l.waiting.get(task.id)?.reason ?? slot.state.reason) };
     case 'closed':
-      return { state: 'moving', error: slot.state.reason };
+      return { state: 'moving', error: named(peer, slot.state.reason) };
     case 'finished':
     case 'failed':
       return { state: slot.state.kind, error: slot.state.error };
@@ -95,14 +135,14 @@ function slotState(peer: Peer, task: TaskRecord, slot: SlotRecord, copy: CopyFac
   }
 }
 
-export function viewSlot(peer: Peer, task: TaskRecord, slot: SlotRecord): SlotView {
-  const copy = copyOf(peer, task, slot);
-  const { state, error } = slotState(peer, task, slot, copy);
+export function viewSlot(l: Look, task: TaskRecord, slot: SlotRecord): SlotView {
+  const copy = copyOf(l, task, slot);
+  const { state, error } = slotState(l, task, slot, copy);
   const node = slot.state.kind === 'pending' ? null : slot.state.node;
   const ended = slot.state.kind === 'finished' || slot.state.kind === 'failed';
   return {
     slot: slot.slot,
-    node: node === null ? null : nodeName(peer, node),
+    node: node === null ? null : nodeName(l.peer, node),
     nodeId: node,
     state,
     generation: formatGeneration(slot.generation),
@@ -126,8 +166,8 @@ function taskState(task: TaskRecord, slots: readonly SlotView[]): string {
   return slots[0]?.state ?? 'pending';
 }
 
-export function viewTask(peer: Peer, task: TaskRecord): TaskView {
-  const slots = task.slots.map((s) => viewSlot(peer, task, s));
+export function viewTask(l: Look, task: TaskRecord): TaskView {
+  const slots = task.slots.map((s) => viewSlot(l, task, s));
   const started = slots.map((s) => s.startedAt).filter((s) => s !== null);
   return {
     id: task.id,
@@ -153,9 +193,18 @@ export function viewDecisions(peer: Peer, task: TaskRecord): DecisionView[] {
   return task.decisions.map((d) => ({
     at: d.at, index: d.index, slot: d.slot, by: nodeName(peer, d.by), what: d.what,
     generation: d.generation ? formatGeneration(d.generation) : null,
-    node: d.node ? nodeName(peer, d.node) : null, reason: d.reason, evidence: [...d.evidence],
+    node: d.node ? nodeName(peer, d.node) : null, reason: named(peer, d.reason), evidence: d.evidence.map((e) => named(peer, e)),
   }));
 }
+
+/** Why slots have no machine; null when none waits. */
+export function viewWaiting(l: Look, task: TaskRecord): WaitingView | null {
+  const w = l.waiting.get(task.id);
+  if (!w) return null;
+  return { reason: named(l.peer, w.reason), slots: [...(w.slots ?? [])], rejections: (w.rejections ?? []).map((r) => ({ node: nodeName(l.peer, r.node), filter: r.filter, reason: named(l.peer, r.reason) })) };
+}
+
+export const viewEvent = (peer: Peer, e: ClusterEvent): EventView => ({ ...e, subject: named(peer, e.subject), message: named(peer, e.message) });
 
 export function quorumOf(peer: Peer): ClusterView['quorum'] {
   const voters = peer.consensus().membership.voters;

@@ -6,13 +6,13 @@ import { copyKey } from '../../core/peer/facts-book.ts';
 import { formatCopyId } from '../../core/reconcile/copy-id.ts';
 import type { CopyId } from '../../core/reconcile/types.ts';
 import type { RuntimeDriver } from '../../driver/runtime-driver.ts';
-import { TaskOrgError, toTaskOrgError } from '../../model/errors.ts';
+import { TaskOrgError } from '../../model/errors.ts';
 import type { NodeId } from '../../model/ids.ts';
 import { LIMITS } from '../../model/limits.ts';
 import type { TaskRecord } from '../../model/records.ts';
 import type { CopyStats, ExecOptions, LogChunk, Runtime } from '../../ports/runtime.ts';
 import type { ByteStream, Transport } from '../../ports/transport.ts';
-import { decodeFrames, encodeFrame, FRAME, type StreamFrame } from './stream-frames.ts';
+import { decodeFrames, encodeError, encodeFrame, errorOfFrame, FRAME, type StreamFrame } from './stream-frames.ts';
 
 // Logs, exec and stats of a copy wherever it runs: here through the runtime, elsewhere through a stream to its peer.
 
@@ -43,6 +43,8 @@ export interface CopyStatsRow extends CopyStats {
 }
 
 export interface RemoteCopies {
+  /** Throws not_found when the slot has no copy now. */
+  expectCopy(task: TaskRecord, slot: number): void;
   logs(task: TaskRecord, slot: number, options: LogOptions, signal: AbortSignal): AsyncIterable<LogChunk>;
   /** Frames from the caller in, frames to the caller out; ends with an exit or error frame. */
   exec(task: TaskRecord, slot: number, options: ExecOptions, input: AsyncIterable<StreamFrame>, signal: AbortSignal): AsyncIterable<Uint8Array>;
@@ -58,10 +60,10 @@ export function createRemoteCopies(deps: { readonly peer: Peer; readonly transpo
   function locate(task: TaskRecord, slotNumber: number): { node: NodeId; copyId: CopyId; kind: 'docker' | 'process' } {
     const slot = task.slots.find((s) => s.slot === slotNumber);
     if (!slot) throw new TaskOrgError('not_found', `task ${task.spec.name} has no slot ${slotNumber}`);
-    if (slot.state.kind === 'pending') throw new TaskOrgError('not_found', `task ${task.spec.name} runs nowhere now`, { hint: `task-org why ${task.spec.name} says why` });
+    if (slot.state.kind === 'pending') throw new TaskOrgError('not_found', `no copy of task ${task.spec.name} is on any machine now`, { hint: `task-org why ${task.spec.name} says why` });
     const key = copyKey({ taskId: task.id, slot: slotNumber, generation: slot.generation });
     const fact = peer.facts().get(slot.state.node)?.copies.find((c) => copyKey(c) === key);
-    if (!fact) throw new TaskOrgError('not_found', `no copy of ${task.spec.name} is reported yet`, { retryable: true, hint: `task-org ps shows when it runs` });
+    if (!fact) throw new TaskOrgError('not_found', `no copy of ${task.spec.name} is reported yet`, { retryable: true, hint: 'task-org ps shows when it runs' });
     return { node: slot.state.node, copyId: formatCopyId({ taskId: task.id, slot: slotNumber, generation: slot.generation, specVersion: task.specVersion }), kind: task.spec.runtime };
   }
 
@@ -79,7 +81,7 @@ export function createRemoteCopies(deps: { readonly peer: Peer; readonly transpo
     }
     const stream = await transport.openStream(node, METHOD_LOGS, encode({ copyId, runtime: kind, options: { ...options } }), signal);
     for await (const frame of decodeFrames(stream.source)) {
-      if (frame.kind === FRAME.error) throw new TaskOrgError('runtime_failed', new TextDecoder().decode(frame.body));
+      if (frame.kind === FRAME.error) throw errorOfFrame(frame.body);
       yield { stream: frame.kind === FRAME.stderr ? 'stderr' : 'stdout', data: frame.body };
     }
   }
@@ -114,6 +116,7 @@ export function createRemoteCopies(deps: { readonly peer: Peer; readonly transpo
   }
 
   return {
+    expectCopy: (task, slot) => void locate(task, slot),
     logs,
     exec,
     stats: async (signal) => {
@@ -139,7 +142,7 @@ export function createRemoteCopies(deps: { readonly peer: Peer; readonly transpo
         await stream.write(encodeFrame(chunk.stream === 'stderr' ? FRAME.stderr : FRAME.stdout, chunk.data));
       }
     } catch (error) {
-      if (!signal.aborted) await stream.write(encodeFrame(FRAME.error, toTaskOrgError(error).message));
+      if (!signal.aborted) await stream.write(encodeError(error));
     }
     await stream.end();
   }
@@ -151,7 +154,7 @@ export function createRemoteCopies(deps: { readonly peer: Peer; readonly transpo
       const runtime = runtimeOf(request.runtime);
       for await (const bytes of runExec(runtime, request.copyId, request.options, decodeFrames(stream.source), signal)) await stream.write(bytes);
     } catch (error) {
-      await stream.write(encodeFrame(FRAME.error, toTaskOrgError(error).message));
+      await stream.write(encodeError(error));
     }
     await stream.end();
   }

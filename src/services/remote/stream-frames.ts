@@ -1,4 +1,4 @@
-import { TaskOrgError } from '../../model/errors.ts';
+import { type ErrorCode, TaskOrgError, toTaskOrgError } from '../../model/errors.ts';
 
 // Frames of logs and exec streams, the same between peers and between client and peer:
 // one byte of kind, four bytes of length (big endian), the body.
@@ -22,6 +22,24 @@ export function encodeFrame(kind: FrameKind, body: Uint8Array | string = new Uin
   new DataView(out.buffer).setUint32(1, bytes.length);
   out.set(bytes, HEADER);
   return out;
+}
+
+/** The last frame of a stream that failed: JSON `{code, message, hint?}`. */
+export function encodeError(cause: unknown): Uint8Array {
+  const { code, message, hint } = toTaskOrgError(cause);
+  return encodeFrame(FRAME.error, JSON.stringify({ code, message, ...(hint === undefined ? {} : { hint }) }));
+}
+
+/** The error of an error frame; whatever else stands in it is taken as its message. */
+export function errorOfFrame(body: Uint8Array): TaskOrgError {
+  const text = new TextDecoder().decode(body);
+  try {
+    const e = JSON.parse(text) as { code?: unknown; message?: unknown; hint?: unknown };
+    if (typeof e.code === 'string' && typeof e.message === 'string') return new TaskOrgError(e.code as ErrorCode, e.message, typeof e.hint === 'string' ? { hint: e.hint } : {});
+  } catch {
+    // Falls through to the text itself.
+  }
+  return new TaskOrgError('runtime_failed', text.slice(0, 4096));
 }
 
 /** Splits a byte stream into frames. Throws too_large or refused (cut short, unknown kind). */

@@ -1,0 +1,74 @@
+import { open, readdir, readFile, rename } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { type Static, Type } from 'typebox';
+import { Compile } from 'typebox/compile';
+import { PortSpec, TaskSpec } from '../../model/task-spec.ts';
+
+// What stands on disk about a process copy: written and fsynced before the copy's command runs, so that the next agent
+// finds every copy that an earlier one started.
+
+const Count = Type.Integer({ minimum: 0 });
+const CopyRecord = Type.Object({
+  version: Type.Literal(1),
+  copyId: Type.String({ minLength: 1, maxLength: 512 }),
+  spec: TaskSpec,
+  /** The launcher: leader of the copy's process group and session. */
+  pid: Count,
+  startTicks: Count,
+  /** Of the kernel, since pids mean nothing after a reboot. */
+  bootId: Type.String(),
+  /** Wall-clock ms. */
+  startedAt: Type.Number(),
+  ports: Type.Array(Type.Object({ container: Count, host: Count, protocol: PortSpec.properties.protocol })),
+  env: Type.Record(Type.String(), Type.String()),
+  cwd: Type.String(),
+  uid: Type.Union([Count, Type.Null()]),
+  gid: Type.Union([Count, Type.Null()]),
+  cgroupDirs: Type.Array(Type.String()),
+  killPaths: Type.Array(Type.String()),
+  pins: Type.String(),
+});
+export type CopyRecord = Static<typeof CopyRecord>;
+const validator = Compile(CopyRecord);
+
+const RECORD_FILE = 'record.json';
+
+export async function writeRecord(dir: string, record: CopyRecord): Promise<void> {
+  const path = join(dir, RECORD_FILE);
+  await writeDurably(`${path}.tmp`, JSON.stringify(record));
+  await rename(`${path}.tmp`, path);
+  // The rename, and the copy's directory itself, must stand too.
+  for (const each of [dir, dirname(dir)]) {
+    const handle = await open(each, 'r');
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  }
+}
+
+/** Undefined: no record, or one that is not ours to understand. */
+export async function readRecord(dir: string): Promise<CopyRecord | undefined> {
+  try {
+    const value: unknown = JSON.parse(await readFile(join(dir, RECORD_FILE), 'utf8'));
+    return validator.Check(value) ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+export async function recordDirectories(copiesDir: string): Promise<string[]> {
+  const entries = await readdir(copiesDir, { withFileTypes: true }).catch(() => []);
+  return entries.filter((e) => e.isDirectory()).map((e) => join(copiesDir, e.name));
+}
+
+async function writeDurably(path: string, text: string): Promise<void> {
+  const handle = await open(path, 'w', 0o600);
+  try {
+    await handle.writeFile(text);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
