@@ -1,3 +1,4 @@
+import { PeerClient } from '../scenario/peer-client.ts';
 import { OurCluster } from './ours.ts';
 import { pool } from './pool.ts';
 import { ETCD_DEFAULTS, EtcdCluster } from './reference/etcd.ts';
@@ -9,6 +10,8 @@ const CLIENTS = 64;
 const SEQUENTIAL_WRITES = 500;
 const PARALLEL_WRITES = 6_000;
 const PAYLOAD_BYTES = 256;
+/** Both sides write these keys again and again: our log holds few settings at once. */
+const KEYS = 100;
 const LATENCY = 'one write after the other, each';
 const RATE = `${CLIENTS} clients at once`;
 /** Go programs often share one HTTP/2 connection among all their clients, which serves etcd better. */
@@ -49,21 +52,13 @@ async function ours(context: BenchContext, hosts: number): Promise<readonly Seri
     const cluster = new OurCluster(lab, all);
     try {
       await cluster.form();
-      const client = cluster.fleet.client(await cluster.master());
-      // a task of no replicas: committed, replicated, and nothing to run
-      const note = 'x'.repeat(PAYLOAD_BYTES);
-      const open = (): Committer => ({
-        commit: async (key) =>
-          void (await client.submit({
-            name: key,
-            runtime: 'process',
-            command: ['true'],
-            replicas: 0,
-            labels: { note },
-          })),
-        close: () => {},
-      });
-      return await measure(context, 'task-org', open, () => cluster.removeTasks());
+      const socket = cluster.fleet.socketPath(await cluster.master());
+      const value = 'x'.repeat(PAYLOAD_BYTES);
+      const open = (): Committer => {
+        const client = new PeerClient(socket, { connections: 1 });
+        return { commit: (key) => client.setSetting(`user.${key}`, value), close: () => client.close() };
+      };
+      return await measure(context, 'task-org', open);
     } finally {
       cluster.close();
     }
@@ -80,10 +75,10 @@ async function etcd(context: BenchContext, hosts: number): Promise<readonly Seri
       const client = cluster.client(leader);
       return { commit: (key) => client.put(key, value), close: () => client.close() };
     };
-    const own = await measure(context, 'etcd', open, async () => {});
+    const own = await measure(context, 'etcd', open);
     const one = cluster.client(leader);
     const shared = (): Committer => ({ commit: (key) => one.put(key, value), close: () => {} });
-    const [, rate] = await measure(context, SHARED, shared, async () => {});
+    const [, rate] = await measure(context, SHARED, shared);
     one.close();
     return rate === undefined ? own : [...own, rate];
   });
@@ -93,7 +88,6 @@ async function measure(
   context: BenchContext,
   subject: string,
   open: () => Committer,
-  tidy: () => Promise<void>,
 ): Promise<readonly Series[]> {
   const latencies: number[] = [];
   const rates: number[] = [];
@@ -101,21 +95,20 @@ async function measure(
     const one = open();
     for (let index = 0; index < SEQUENTIAL_WRITES; index += 1) {
       const startedAt = performance.now();
-      await one.commit(`s${round}-${index}`);
+      await one.commit(`bench.${index % KEYS}`);
       latencies.push(performance.now() - startedAt);
     }
     one.close();
     const clients = Array.from({ length: CLIENTS }, open);
     const startedAt = performance.now();
     await pool(Array.from({ length: PARALLEL_WRITES }), CLIENTS, async (_, index, worker) => {
-      await clients[worker]?.commit(`p${round}-${index}`);
+      await clients[worker]?.commit(`bench.${index % KEYS}`);
     });
     rates.push(PARALLEL_WRITES / ((performance.now() - startedAt) / 1000));
     for (const client of clients) client.close();
     context.log(
       `${subject}: ${rates.at(-1)?.toFixed(0)} writes/s with ${CLIENTS} clients (${round + 1} of ${context.trials})`,
     );
-    await tidy();
   }
   return [
     { subject, metric: LATENCY, unit: 'ms', samples: latencies },

@@ -1,4 +1,5 @@
 import { nodeName } from '../scenario/fleet.ts';
+import type { PeerEvent } from '../scenario/peer-client.ts';
 import { OurCluster } from './ours.ts';
 import { SerfCluster } from './reference/serf.ts';
 import { type BenchReport, compare, type Series } from './report.ts';
@@ -7,6 +8,8 @@ import { type BenchContext, onHosts } from './rig.ts';
 const HOSTS = 5;
 const FIRST = 'host lost, first other knows after';
 const ALL = 'host lost, all others know after';
+const KILLED_FIRST = 'peer killed, first other knows after';
+const KILLED_ALL = 'peer killed, all others know after';
 
 /** A host loses power: how long until the others hold it for dead. */
 export async function benchDetect(context: BenchContext): Promise<BenchReport> {
@@ -20,7 +23,8 @@ export async function benchDetect(context: BenchContext): Promise<BenchReport> {
     name: 'detect',
     setting: [
       `${hosts} hosts of one machine; serf in its LAN profile`,
-      'power cut without a FIN; times from the cut to the event of each other member',
+      'host lost: power cut without a FIN; peer killed: SIGKILL to boot and agent, the host lives on',
+      'times from the blow to the event of each other member',
     ],
     series,
     comparisons: [FIRST, ALL]
@@ -34,16 +38,22 @@ async function ours(context: BenchContext, hosts: number): Promise<readonly Seri
     const cluster = new OurCluster(lab, all);
     try {
       await cluster.form();
-      return await collect(context, 'task-org', all, async (victim) => {
-        const name = nodeName(victim);
-        const times = await cluster.timeEvents(
-          victim,
-          (event) => event.type === 'node.dead' && event.subject === name,
-          'all',
-        );
+      const dead =
+        (name: string) =>
+        (event: PeerEvent): boolean =>
+          event.type === 'node.dead' && event.subject === name;
+      const lost = await collect(context, 'task-org', [FIRST, ALL], all, async (victim) => {
+        const times = await cluster.timeEvents(victim, dead(nodeName(victim)), 'all');
         await cluster.restore(victim);
         return times;
       });
+      const killed = await collect(context, 'task-org', [KILLED_FIRST, KILLED_ALL], all, async (victim) => {
+        const strike = (host: number): Promise<number> => cluster.killPeer(host);
+        const times = await cluster.timeEvents(victim, dead(nodeName(victim)), 'all', strike);
+        await cluster.revivePeer(victim);
+        return times;
+      });
+      return [...lost, ...killed];
     } finally {
       cluster.close();
     }
@@ -54,7 +64,7 @@ async function serf(context: BenchContext, hosts: number): Promise<readonly Seri
   return await onHosts(context, hosts, false, async (lab, all) => {
     const cluster = new SerfCluster(lab, all);
     await cluster.start();
-    return await collect(context, 'serf', all, async (victim) => {
+    return await collect(context, 'serf', [FIRST, ALL], all, async (victim) => {
       const times = await cluster.timeDetection(victim);
       await lab.start(victim);
       await cluster.startAgent(victim);
@@ -67,6 +77,7 @@ async function serf(context: BenchContext, hosts: number): Promise<readonly Seri
 async function collect(
   context: BenchContext,
   subject: string,
+  metrics: readonly [string, string],
   all: readonly number[],
   trial: (victim: number) => Promise<readonly number[]>,
 ): Promise<readonly Series[]> {
@@ -76,10 +87,10 @@ async function collect(
     const times = await trial(all[round % all.length] ?? 1);
     first.push(Math.min(...times));
     last.push(Math.max(...times));
-    context.log(`${subject}: first ${first.at(-1)} ms, all ${last.at(-1)} ms (${round + 1} of ${context.trials})`);
+    context.log(`${subject}, ${metrics[0].split(',')[0]}: first ${first.at(-1)} ms, all ${last.at(-1)} ms (${round + 1} of ${context.trials})`);
   }
   return [
-    { subject, metric: FIRST, unit: 'ms', samples: first },
-    { subject, metric: ALL, unit: 'ms', samples: last },
+    { subject, metric: metrics[0], unit: 'ms', samples: first },
+    { subject, metric: metrics[1], unit: 'ms', samples: last },
   ];
 }

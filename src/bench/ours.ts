@@ -2,13 +2,18 @@ import type { Fleet } from '../scenario/fleet.ts';
 import { nodeName } from '../scenario/fleet.ts';
 import { fleetOnHosts, launchPeer } from '../scenario/host-peer.ts';
 import { EngineApi } from '../scenario/hosts/engine-api.ts';
+import { commandLine, signalPid } from '../scenario/hosts/processes.ts';
 import type { HostLab } from '../scenario/hosts/types.ts';
 import type { PeerEvent } from '../scenario/peer-client.ts';
+import { isPeerCommand } from '../scenario/peer-command.ts';
 import { until } from '../scenario/until.ts';
 import { copyOfContainer, witnessDocument } from '../scenario/witness.ts';
 import { type StartWatch, watchStarts } from './start-watch.ts';
 
 const TIMEOUT_MS = 120_000;
+
+const aborted = (signal: AbortSignal): Promise<never> =>
+  new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
 
 /** Our own side of the measurements: one peer per host. */
 export class OurCluster {
@@ -72,11 +77,15 @@ export class OurCluster {
     }
   }
 
-  /** Power cut; milliseconds until each other peer has said, first, something that `matches`. */
+  /**
+   * Power cut, or what `strike` does instead (it returns the moment, epoch ms); milliseconds until each other peer has said,
+   * first, something that `matches`.
+   */
   async timeEvents(
     victim: number,
     matches: (event: PeerEvent) => boolean,
     wanted: 'first' | 'all',
+    strike: (victim: number) => Promise<number> = (host) => this.#lab.kill(host),
   ): Promise<readonly number[]> {
     const others = this.#hosts.filter((host) => host !== victim);
     const abort = new AbortController();
@@ -102,10 +111,10 @@ export class OurCluster {
     );
     for (const one of known) one.catch(() => {}); // awaited below, all or the first
     try {
-      await Promise.all(opened);
+      await Promise.race([Promise.all(opened), aborted(abort.signal)]);
       this.fleet.setReachable([victim], false);
       killedAt = Date.now();
-      const at = await this.#lab.kill(victim);
+      const at = await strike(victim);
       const times = wanted === 'all' ? await Promise.all(known) : [await Promise.any(known)];
       return times.map((time) => time - at);
     } finally {
@@ -114,14 +123,27 @@ export class OurCluster {
     }
   }
 
+  /** SIGKILL to the whole peer, boot and agent, on a host that lives on; epoch ms. */
+  killPeer(host: number): Promise<number> {
+    const pids = this.#lab.pids(host).filter((pid) => isPeerCommand(commandLine(pid)));
+    const at = Date.now();
+    for (const pid of pids) signalPid(pid, 'SIGKILL');
+    return Promise.resolve(at);
+  }
+
+  /** Starts a killed peer again and waits until everybody is back. */
+  async revivePeer(host: number): Promise<void> {
+    await launchPeer(this.#lab, host, { witness: false });
+    await this.fleet.ready(host);
+    await this.fleet.untilAlive(this.#hosts.length);
+  }
+
   /** Boots a killed host and waits until everybody is back. */
   async restore(host: number): Promise<void> {
     this.#engines.get(host)?.close();
     this.#engines.delete(host);
     await this.#lab.start(host);
-    await launchPeer(this.#lab, host, { witness: false });
-    await this.fleet.ready(host);
-    await this.fleet.untilAlive(this.#hosts.length);
+    await this.revivePeer(host);
   }
 
   async removeTasks(): Promise<void> {

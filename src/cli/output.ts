@@ -20,7 +20,7 @@ export interface Column<T> {
 
 export interface Listing<T> {
   readonly items: readonly T[];
-  readonly seenBy?: { readonly peers: number; readonly of: number; readonly hasQuorum: boolean };
+  readonly seenBy?: { readonly peers: number; readonly of: number; readonly appliedIndex: number; readonly hasQuorum: boolean };
   readonly oldestFactMs?: number;
 }
 
@@ -53,6 +53,7 @@ export function applyFilters<T extends object>(items: readonly T[], filters: rea
 
 /** Prints a listing in the form asked for. */
 export function printList<T extends object>(listing: Listing<T>, columns: readonly Column<T>[], id: (row: T) => string, options: ListOptions): void {
+  if (options.format !== undefined && options.format !== 'table' && options.format !== 'json') throw new TaskOrgError('invalid_input', `--format ${options.format}: expected json or table`);
   const items = applyFilters(listing.items, options.filter);
   if (options.quiet) {
     for (const row of items) print(id(row));
@@ -62,7 +63,6 @@ export function printList<T extends object>(listing: Listing<T>, columns: readon
     for (const row of items) print(JSON.stringify(row));
     return;
   }
-  if (options.format !== undefined && options.format !== 'table') throw new TaskOrgError('invalid_input', `--format ${options.format}: expected json or table`);
   printTable(columns, items, options.trunc !== false);
   if (listing.seenBy && !listing.seenBy.hasQuorum) note('warning: no majority is in reach of this peer; what is shown may be out of date');
 }
@@ -76,10 +76,8 @@ export function printTable<T>(columns: readonly Column<T>[], items: readonly T[]
 export function age(epochMs: number | null): string {
   if (epochMs === null) return '';
   const s = Math.max(0, Math.round((Date.now() - epochMs) / 1000));
-  if (s < 60) return `${s} seconds ago`;
-  if (s < 3600) return `${Math.floor(s / 60)} minutes ago`;
-  if (s < 48 * 3600) return `${Math.floor(s / 3600)} hours ago`;
-  return `${Math.floor(s / 86_400)} days ago`;
+  const [n, unit] = s < 60 ? [s, 'second'] : s < 3600 ? [Math.floor(s / 60), 'minute'] : s < 48 * 3600 ? [Math.floor(s / 3600), 'hour'] : [Math.floor(s / 86_400), 'day'];
+  return `${n} ${unit}${n === 1 ? '' : 's'} ago`;
 }
 
 export function bytes(n: number): string {
@@ -95,6 +93,16 @@ export function bytes(n: number): string {
 
 export const shortId = (id: string): string => id.slice(-12);
 export const time = (epochMs: number): string => new Date(epochMs).toISOString().replace('T', ' ').replace('Z', '');
+
+/** A reader that has seen enough (`| head`) ends the program quietly. */
+export function endWithReader(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EPIPE') process.exit();
+      throw error;
+    });
+  }
+}
 
 /** Prints an error the way a person can act on, and gives the exit code. */
 export function printError(error: unknown): number {

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { Command } from 'commander';
+import { Command, CommanderError } from 'commander';
 import { VERSION } from '../model/version.ts';
 import { clusterCommands } from './commands/cluster/status.ts';
 import { completionCommand } from './commands/completion.ts';
@@ -9,7 +9,10 @@ import { tokenCommand } from './commands/cluster/token.ts';
 import { nodeCommands } from './commands/node/index.ts';
 import { scenarioCommands } from './commands/scenario/run.ts';
 import { taskCommands } from './commands/task/index.ts';
-import { printError } from './output.ts';
+import { examples, finish } from './command.ts';
+import { endWithReader, printError } from './output.ts';
+
+endWithReader();
 
 const program = new Command('task-org')
   .description('Runs tasks on a cluster of peers, and brings them back elsewhere when a machine dies.')
@@ -17,10 +20,17 @@ const program = new Command('task-org')
   .option('--host <host>', 'peer to talk to: unix:/path/api.sock or http://host:port (TASKORG_HOST)')
   .option('--data-dir <dir>', "data directory of this machine's peer (TASKORG_DATA_DIR; default ~/.task-org)")
   .enablePositionalOptions()
-  .showHelpAfterError('(task-org --help lists the commands)');
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'Error: ')) })
+  .exitOverride()
+  .addHelpText('after', examples(
+    'task-org run --name web -p 8080:80 nginx:1', 'task-org ps', 'task-org logs -f web', 'task-org why web', 'task-org token    # to join another machine',
+  ));
 
 for (const add of [nodeCommands, taskCommands, clusterCommands, tokenCommand, eventsCommand, configCommands, scenarioCommands, completionCommand]) add(program);
 
+finish(program, 'task-org');
+
 program.parseAsync(process.argv).catch((error: unknown) => {
-  process.exitCode = printError(error);
+  // Commander has said what is wrong already; help and version end well.
+  process.exitCode = error instanceof CommanderError ? (error.exitCode === 0 || error.code === 'commander.help' ? error.exitCode : 2) : printError(error);
 });

@@ -1,3 +1,4 @@
+import { voterTarget } from '../core/consensus/voters.ts';
 import { TaskOrgError } from '../model/errors.ts';
 import { PeerClient, PeerClientError } from './peer-client.ts';
 import type { NodeStatus, TaskDocument, TaskStatus, Topology } from './types.ts';
@@ -74,15 +75,22 @@ export class Fleet {
     this.#reachable.add(node);
   }
 
-  /** Every reachable peer sees `count` alive and a master. */
+  /** Every reachable peer sees `count` alive, a master, and as many voters as so many peers should have. */
   async untilAlive(count: number): Promise<void> {
+    const voters = voterTarget(count);
     for (const node of this.#reachable) {
-      await until(`${nodeName(node)} sees ${count} peers alive and a master`, READY_TIMEOUT_MS, async () => {
-        const nodes = (await this.client(node).nodes(ASK_TIMEOUT_MS)).items;
-        return (
-          nodes.filter((one) => one.status === 'alive').length >= count && nodes.some((one) => one.role === 'master')
-        );
-      });
+      await until(
+        `${nodeName(node)} sees ${count} peers alive, a master and ${voters} voters`,
+        READY_TIMEOUT_MS,
+        async () => {
+          const nodes = (await this.client(node).nodes(ASK_TIMEOUT_MS)).items;
+          return (
+            nodes.filter((one) => one.status === 'alive').length >= count &&
+            nodes.filter((one) => one.role !== 'learner').length >= voters &&
+            nodes.some((one) => one.role === 'master')
+          );
+        },
+      );
     }
   }
 
@@ -91,6 +99,10 @@ export class Fleet {
       if (reachable && this.#clients.has(node)) this.#reachable.add(node);
       else this.#reachable.delete(node);
     }
+  }
+
+  socketPath(node: number): string {
+    return this.#place.socketPath(node);
   }
 
   client(node: number): PeerClient {

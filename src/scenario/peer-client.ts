@@ -30,8 +30,14 @@ export class PeerClientError extends Error {
 export class PeerClient {
   readonly #http: UnixHttp;
 
-  constructor(socketPath: string) {
-    this.#http = new UnixHttp(socketPath);
+  /** `connections`: kept open at most; default 64. */
+  constructor(socketPath: string, options: { readonly connections?: number } = {}) {
+    this.#http = new UnixHttp(socketPath, options);
+  }
+
+  /** Resolves when the value is committed. `key` begins with `user.`. */
+  async setSetting(key: string, value: string): Promise<void> {
+    await this.#call('PUT', `/v1/settings/${key}`, { value });
   }
 
   async nodes(timeoutMs?: number): Promise<ListAnswer<NodeView>> {

@@ -46,3 +46,8 @@ export const apiSocket = (dataDir: string): string => join(dataDir, 'api.sock');
 export function isAgentCommand(commandLine: readonly string[]): boolean {
   return commandLine.some((word) => /(^|\/)agent(-main)?\.(js|ts)$/.test(word));
 }
+
+/** True for any process of a peer: boot or its agent. */
+export function isPeerCommand(commandLine: readonly string[]): boolean {
+  return isAgentCommand(commandLine) || commandLine.some((word) => /(^|\/)task-org-peer\.(js|ts)$/.test(word));
+}

@@ -2,23 +2,34 @@ import type { ConsensusRestore, HardState, LogEntry, Membership, PersistOp } fro
 import type { StatePut } from '../core/state/types.ts';
 import { logIndex, term, type LogIndex, type TaskId } from '../model/ids.ts';
 import type { Submission } from '../model/records.ts';
+import type { Rng } from '../model/random.ts';
 
-// A simulated disk. What is written stays in the cache until the batch's fsync ends; a power cut loses the cache.
+// A simulated disk. A batch is written whole or not at all (the store's promise). One that asked for fsync is durable when
+// it is answered, and so is all before it; the others stay in a cache that a power cut loses, from some batch on.
 
-interface Batch {
+export interface Batch {
   ops: PersistOp[];
   puts: StatePut[];
   applied: LogIndex | null;
   add: Submission[];
   remove: TaskId[];
   local: [string, string][];
+  sync: boolean;
   persistId: number | null;
   then: (() => void)[];
 }
 
-const emptyBatch = (): Batch => ({ ops: [], puts: [], applied: null, add: [], remove: [], local: [], persistId: null, then: [] });
+const emptyBatch = (): Batch => ({ ops: [], puts: [], applied: null, add: [], remove: [], local: [], sync: false, persistId: null, then: [] });
+const isEmpty = (b: Batch): boolean => b.ops.length + b.puts.length + b.add.length + b.remove.length + b.local.length === 0 && b.applied === null;
 
-/** Durable contents, as a restart would read them back. */
+export interface Snapshot {
+  readonly index: LogIndex;
+  readonly term: ConsensusRestore['snapshot']['term'];
+  readonly membership: Membership;
+  readonly pairs: readonly StatePut[];
+}
+
+/** Contents as a restart would read them back. */
 export class Disk {
   hardState: HardState = { term: term(0), votedFor: null };
   snapshot: { index: LogIndex; term: ConsensusRestore['snapshot']['term']; membership: Membership };
@@ -27,39 +38,69 @@ export class Disk {
   state = new Map<string, unknown>();
   pending = new Map<TaskId, Submission>();
   local = new Map<string, string>();
+  /** Written, not yet forced out. */
+  #cached: Batch[] = [];
 
   constructor(voters: Membership['voters']) {
     this.snapshot = { index: logIndex(0), term: term(0), membership: { voters, outgoing: null } };
   }
 
+  /** Last index of the durable log. */
+  get lastIndex(): number {
+    return this.entries.at(-1)?.index ?? this.snapshot.index;
+  }
+
   write(batch: Batch): void {
+    this.#cached.push(batch);
+    if (batch.sync) this.flush();
+  }
+  /** The process ended, the machine goes on: what was written will reach the disk. */
+  flush(): void {
+    for (const batch of this.#cached.splice(0)) this.#put(batch);
+  }
+  /** Power cut. `last`: the batch on its way to the disk, of which nobody knows whether it got there. */
+  cut(rng: Rng, last: Batch | undefined): void {
+    const cached = this.#cached.splice(0);
+    if (last) cached.push(last);
+    const kept = rng.int(0, cached.length);
+    for (const batch of cached.slice(0, kept)) this.#put(batch);
+  }
+
+  #put(batch: Batch): void {
     for (const op of batch.ops) {
       if (op.type === 'hard-state') this.hardState = op.hardState;
-      else if (op.type === 'append') this.entries.push(...op.entries);
+      else if (op.type === 'append') for (const entry of op.entries) this.entries.push(entry);
       else if (op.type === 'truncate') this.entries = this.entries.filter((e) => e.index < op.from);
-      else {
+      else if (op.upTo > this.snapshot.index) {
         this.entries = this.entries.filter((e) => e.index > op.upTo);
         this.snapshot = { index: op.upTo, term: op.term, membership: op.membership };
       }
     }
-    for (const put of batch.puts) {
-      if (put.value === null) this.state.delete(put.key);
-      else this.state.set(put.key, put.value);
+    // Records older than those a snapshot brought are of no use; going back would be an error (as in the store).
+    if (batch.applied !== null && batch.applied >= this.applied) {
+      for (const put of batch.puts) {
+        if (put.value === null) this.state.delete(put.key);
+        else this.state.set(put.key, put.value);
+      }
+      this.applied = batch.applied;
     }
-    if (batch.applied !== null) this.applied = batch.applied;
     for (const s of batch.add) this.pending.set(s.id, s);
     for (const id of batch.remove) this.pending.delete(id);
     for (const [key, value] of batch.local) this.local.set(key, value);
   }
 
-  install(index: LogIndex, atTerm: ConsensusRestore['snapshot']['term'], membership: Membership, pairs: readonly StatePut[]): void {
-    this.entries = [];
-    this.snapshot = { index, term: atTerm, membership };
-    this.applied = index;
-    this.state = new Map(pairs.map((p) => [p.key, p.value]));
+  install(s: Snapshot): void {
+    this.flush();
+    if (s.index < this.applied) return;
+    const joins = this.entries.some((e) => e.index === s.index && e.term === s.term);
+    this.entries = joins ? this.entries.filter((e) => e.index > s.index) : [];
+    this.snapshot = { index: s.index, term: s.term, membership: s.membership };
+    this.applied = s.index;
+    this.state = new Map(s.pairs.map((p) => [p.key, p.value]));
   }
 
   restore(): { consensus: ConsensusRestore; state: StatePut[]; pending: Submission[] } {
+    this.flush();
     return {
       consensus: { hardState: this.hardState, snapshot: this.snapshot, entries: [...this.entries], applied: this.applied, mayVote: true },
       state: [...this.state].map(([key, value]) => ({ key, value })),
@@ -70,40 +111,52 @@ export class Disk {
 
 /** Group commit onto a Disk, as driver/persistence.ts does onto a store. */
 export class DiskWriter {
-  #disk: Disk;
+  readonly #disk: Disk;
   #pending = emptyBatch();
   #writing: Batch | undefined;
   #lost = false;
-  #schedule: (done: () => void) => void;
-  #onPersisted: (id: number) => void;
-  #onStateWritten: (index: LogIndex) => void;
-  /** fsyncs done. */
-  writes = 0;
+  #busy = false;
+  readonly #exclusive: (() => void)[] = [];
+  readonly #schedule: (sync: boolean, done: () => void) => void;
+  readonly #onPersisted: (id: number) => void;
+  readonly #onStateWritten: (index: LogIndex) => void;
+  /** Planted defects. */
+  readonly #flaws: { readonly skipWait: boolean; readonly skipState: boolean };
 
-  constructor(disk: Disk, schedule: (done: () => void) => void, onPersisted: (id: number) => void, onStateWritten: (index: LogIndex) => void) {
+  constructor(
+    disk: Disk,
+    schedule: (sync: boolean, done: () => void) => void,
+    onPersisted: (id: number) => void,
+    onStateWritten: (index: LogIndex) => void,
+    flaws: { readonly skipWait: boolean; readonly skipState: boolean },
+  ) {
     this.#disk = disk;
     this.#schedule = schedule;
     this.#onPersisted = onPersisted;
     this.#onStateWritten = onStateWritten;
+    this.#flaws = flaws;
   }
 
-  /** Power cut: nothing of the cache reaches the disk, nothing that waits is run. */
-  lose(): void {
+  /** The process is gone: nothing that waits is run. Returns the batch on its way to the disk. */
+  lose(): Batch | undefined {
     this.#lost = true;
+    return this.#writing;
   }
 
   persist(persistId: number, ops: readonly PersistOp[]): void {
-    this.#pending.ops.push(...ops);
+    for (const op of ops) this.#pending.ops.push(op);
     this.#pending.persistId = persistId;
+    this.#pending.sync = true;
     this.#kick();
   }
   writeState(puts: readonly StatePut[], applied: LogIndex): void {
-    this.#pending.puts.push(...puts);
+    if (!this.#flaws.skipState) for (const put of puts) this.#pending.puts.push(put);
     this.#pending.applied = applied;
     this.#kick();
   }
   keep(submission: Submission, then: () => void): void {
     this.#pending.add.push(submission);
+    this.#pending.sync = true;
     this.#pending.then.push(then);
     this.#kick();
   }
@@ -113,29 +166,47 @@ export class DiskWriter {
   }
   local(key: string, value: string): void {
     this.#pending.local.push([key, value]);
+    this.#pending.sync = true;
     this.#kick();
   }
   after(send: () => void): void {
-    if (this.#pending.persistId !== null) this.#pending.then.push(send);
+    if (this.#flaws.skipWait) send();
+    else if (this.#pending.persistId !== null) this.#pending.then.push(send);
     else if (this.#writing !== undefined && this.#writing.persistId !== null) this.#writing.then.push(send);
     else send();
   }
+  /** In its turn among the writes, alone. */
+  install(snapshot: Snapshot, then: () => void): void {
+    this.#exclusive.push(() => {
+      this.#busy = true;
+      this.#schedule(true, () => {
+        this.#busy = false;
+        if (this.#lost) return;
+        this.#disk.install(snapshot);
+        then();
+        this.#kick();
+      });
+    });
+    this.#kick();
+  }
 
   #kick(): void {
-    if (this.#writing !== undefined || this.#lost) return;
+    if (this.#writing !== undefined || this.#busy || this.#lost) return;
+    if (isEmpty(this.#pending)) {
+      this.#exclusive.shift()?.();
+      return;
+    }
     const batch = this.#pending;
     this.#pending = emptyBatch();
     this.#writing = batch;
-    this.#schedule(() => {
+    this.#schedule(batch.sync, () => {
       if (this.#lost) return;
       this.#disk.write(batch);
-      this.writes += 1;
       this.#writing = undefined;
       for (const then of batch.then) then();
       if (batch.persistId !== null) this.#onPersisted(batch.persistId);
       if (batch.applied !== null) this.#onStateWritten(batch.applied);
-      const p = this.#pending;
-      if (p.ops.length + p.puts.length + p.add.length + p.remove.length + p.local.length > 0 || p.applied !== null) this.#kick();
+      this.#kick();
     });
   }
 }

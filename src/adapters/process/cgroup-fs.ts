@@ -26,7 +26,8 @@ export function cgroupMounts(): CgroupMount[] {
     const type = right?.split(' ')[0];
     if (type !== 'cgroup' && type !== 'cgroup2') continue;
     const fields = left?.split(' ') ?? [];
-    const controllers = type === 'cgroup2' ? ['v2'] : (right?.split(' ')[2] ?? '').split(',').map((c) => c.replace('name=', ''));
+    const controllers =
+      type === 'cgroup2' ? ['v2'] : (right?.split(' ')[2] ?? '').split(',').map((c) => c.replace('name=', ''));
     mounts.push({ controllers, v2: type === 'cgroup2', dir: fields[4] ?? '', root: fields[3] ?? '/' });
   }
   return mounts;
@@ -53,7 +54,9 @@ export function cgroupsOf(pid: number | 'self'): Map<string, string> | undefined
 /** Absolute directory of a group, or undefined when this mount does not show it. */
 export function directoryOf(mount: CgroupMount, group: string): string | undefined {
   if (mount.root === '/') return join(mount.dir, group);
-  return group === mount.root || group.startsWith(`${mount.root}/`) ? join(mount.dir, group.slice(mount.root.length)) : undefined;
+  return group === mount.root || group.startsWith(`${mount.root}/`)
+    ? join(mount.dir, group.slice(mount.root.length))
+    : undefined;
 }
 
 /** The directory and all below it, parents first. Empty when it is gone. */
@@ -72,7 +75,8 @@ export function cgroupPids(dir: string): number[] {
   const pids: number[] = [];
   for (const each of cgroupTree(dir)) {
     try {
-      for (const line of readFileSync(join(each, 'cgroup.procs'), 'latin1').split('\n')) if (line !== '') pids.push(Number(line));
+      for (const line of readFileSync(join(each, 'cgroup.procs'), 'latin1').split('\n'))
+        if (line !== '') pids.push(Number(line));
     } catch {
       // removed meanwhile, or a threaded v2 group, whose processes its parent lists
     }

@@ -1,4 +1,13 @@
-import { appendFileSync, copyFileSync, type FSWatcher, readFileSync, renameSync, statSync, truncateSync, watch } from 'node:fs';
+import {
+  appendFileSync,
+  copyFileSync,
+  type FSWatcher,
+  readFileSync,
+  renameSync,
+  statSync,
+  truncateSync,
+  watch,
+} from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -76,7 +85,8 @@ export async function* readCopyLogs(
   ended: Promise<void>,
   signal: AbortSignal,
 ): AsyncGenerator<LogChunk> {
-  const tail = options.tail < 0 || options.tail > LIMITS.logsTailLines ? LIMITS.logsTailLines : Math.floor(options.tail);
+  const tail =
+    options.tail < 0 || options.tail > LIMITS.logsTailLines ? LIMITS.logsTailLines : Math.floor(options.tail);
   const wake = createWake(dir, options.follow);
   const stop = (): void => wake.ring();
   signal.addEventListener('abort', stop, { once: true });
@@ -113,7 +123,13 @@ export async function* readCopyLogs(
 }
 
 /** The last `tail` lines of a stream up to `size`, from both of its files. */
-async function* history(dir: string, stream: Stream, size: number, tail: number, timestamps: boolean): AsyncGenerator<LogChunk> {
+async function* history(
+  dir: string,
+  stream: Stream,
+  size: number,
+  tail: number,
+  timestamps: boolean,
+): AsyncGenerator<LogChunk> {
   if (tail === 0) return;
   const path = fileOf(dir, stream);
   const now = await tailStart(path, size, tail);

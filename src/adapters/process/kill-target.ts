@@ -60,7 +60,8 @@ async function freezeAndKill(dir: string): Promise<void> {
   const frozen = existsSync(freezer) && writeQuietly(freezer, 'FROZEN');
   try {
     const until = performance.now() + FREEZE_WAIT_MS;
-    while (frozen && readQuietly(freezer).trim() === 'FREEZING' && performance.now() < until) await pause(FIRST_PAUSE_MS);
+    while (frozen && readQuietly(freezer).trim() === 'FREEZING' && performance.now() < until)
+      await pause(FIRST_PAUSE_MS);
     for (const pid of cgroupPids(dir)) if (pid > 0) signal(pid);
   } finally {
     if (frozen) for (const each of cgroupTree(dir)) writeQuietly(join(each, 'freezer.state'), 'THAWED');
@@ -95,7 +96,9 @@ function existing(paths: readonly string[]): string[] | undefined {
 
 function subdirectories(dir: string): string[] {
   try {
-    return readdirSync(dir, { withFileTypes: true }).filter((e) => e.isDirectory()).map((e) => e.name);
+    return readdirSync(dir, { withFileTypes: true })
+      .filter((e) => e.isDirectory())
+      .map((e) => e.name);
   } catch {
     return [];
   }
@@ -126,7 +129,9 @@ function members(pgid: number, startTicks: number): number[] {
   if (all.length === 0) return groupExists(pgid) ? [-pgid] : []; // no /proc (macOS): the group only
   const leader = readProcStat(pgid);
   if (leader && leader.startTicks !== startTicks) return [];
-  const pids = all.filter((p) => (p.pgrp === pgid || p.session === pgid) && p.state !== 'Z' && p.state !== 'X').map((p) => p.pid);
+  const pids = all
+    .filter((p) => (p.pgrp === pgid || p.session === pgid) && p.state !== 'Z' && p.state !== 'X')
+    .map((p) => p.pid);
   return isSameProcess(pgid, startTicks) ? [-pgid, ...pids] : pids;
 }
 

@@ -41,7 +41,11 @@ export const EXIT_FILE = 'exit';
 export async function launchCopy(dir: string, options: LaunchOptions): Promise<Launched> {
   const fds: number[] = [];
   try {
-    for (const [name, flags] of [['stdout.log', 'a'], ['stderr.log', 'a'], [EXIT_FILE, 'w']] as const)
+    for (const [name, flags] of [
+      ['stdout.log', 'a'],
+      ['stderr.log', 'a'],
+      [EXIT_FILE, 'w'],
+    ] as const)
       fds.push(openSync(join(dir, name), flags, 0o600));
     const [out, err, exit] = fds as [number, number, number];
     return await launch(LAUNCHER, ['ignore', out, err, 'pipe', exit], options);
@@ -55,7 +59,11 @@ export function launchBeside(options: LaunchOptions & { readonly interactive: bo
   return launch(GATE, [options.interactive ? 'pipe' : 'ignore', 'pipe', 'pipe', 'pipe'], options);
 }
 
-async function launch(script: string, stdio: ('ignore' | 'pipe' | number)[], options: LaunchOptions): Promise<Launched> {
+async function launch(
+  script: string,
+  stdio: ('ignore' | 'pipe' | number)[],
+  options: LaunchOptions,
+): Promise<Launched> {
   const child = spawn('/bin/sh', ['-c', script, 'task-org-copy', ...options.argv], {
     cwd: options.cwd,
     env: options.env,
@@ -68,7 +76,11 @@ async function launch(script: string, stdio: ('ignore' | 'pipe' | number)[], opt
   await new Promise<void>((resolve, reject) => {
     child.once('spawn', resolve);
     child.once('error', (cause) =>
-      reject(new TaskOrgError('runtime_failed', `the command could not be started in ${options.cwd}: ${cause.message}`, { cause })),
+      reject(
+        new TaskOrgError('runtime_failed', `the command could not be started in ${options.cwd}: ${cause.message}`, {
+          cause,
+        }),
+      ),
     );
   });
   const gate = child.stdio[3] as Writable;

@@ -3,8 +3,8 @@ import { readlinkSync } from 'node:fs';
 import { PassThrough, type Readable, Transform, type TransformCallback } from 'node:stream';
 import { TaskOrgError } from '../../model/errors.ts';
 import type { ExecOptions, ExecSession, LogChunk } from '../../ports/runtime.ts';
-import { enterCgroup } from './copy-cgroup.ts';
 import { findCommand } from './command-path.ts';
+import { enterCgroup } from './copy-cgroup.ts';
 import type { CopyRecord } from './copy-record.ts';
 import { launchBeside, signalNumber } from './launcher.ts';
 import { listProcesses, readProcStat } from './proc-fs.ts';
@@ -24,11 +24,13 @@ export async function execInCopy(
   onEnd: () => void,
 ): Promise<{ readonly session: ExecSession; readonly pid: number; readonly startTicks: number }> {
   const user = options.user === '' ? { uid: record.uid, gid: record.gid } : resolveUser(options.user);
-  const env = { ...record.env, ...options.env, ...(options.tty ? { TERM: options.env['TERM'] ?? 'xterm' } : {}) };
+  const env: Record<string, string> = { ...(options.tty ? { TERM: 'xterm' } : {}), ...record.env, ...options.env };
   const cwd = options.workdir || record.cwd;
   const command = options.command[0] ?? '';
-  if (!findCommand(command, env['PATH'] ?? '', cwd))
-    throw new TaskOrgError('invalid_input', `command not found: ${command}`, { hint: 'give the full path of a program on that machine' });
+  if (!findCommand(command, env.PATH ?? '', cwd))
+    throw new TaskOrgError('invalid_input', `command not found: ${command}`, {
+      hint: 'give the full path of a program on that machine',
+    });
   const argv = options.tty ? terminalCommand(options) : options.command;
   const { child, pid, open } = await launchBeside({ argv, cwd, env, ...user, interactive: options.interactive });
   const startTicks = readProcStat(pid)?.startTicks ?? 0;
@@ -51,7 +53,11 @@ export async function execInCopy(
     signal.throwIfAborted();
   } catch (cause) {
     end();
-    throw new TaskOrgError(signal.aborted ? 'aborted' : 'runtime_failed', `the command could not join ${record.copyId}`, { cause });
+    throw new TaskOrgError(
+      signal.aborted ? 'aborted' : 'runtime_failed',
+      `the command could not join ${record.copyId}`,
+      { cause },
+    );
   }
   signal.addEventListener('abort', end, { once: true });
   child.stdin?.on('error', () => {}); // the command is over: its exit code tells
@@ -61,7 +67,10 @@ export async function execInCopy(
     write: (data) =>
       new Promise((resolve, reject) => {
         if (!child.stdin) reject(new TaskOrgError('invalid_input', 'this command takes no input (not interactive)'));
-        else child.stdin.write(data, (error) => (error ? reject(new TaskOrgError('aborted', 'the command has ended', { cause: error })) : resolve()));
+        else
+          child.stdin.write(data, (error) =>
+            error ? reject(new TaskOrgError('aborted', 'the command has ended', { cause: error })) : resolve(),
+          );
       }),
     closeInput: () => child.stdin?.end(),
     resize: async (columns, rows) => resizeTerminal(pid, columns, rows),
@@ -73,7 +82,7 @@ export async function execInCopy(
 const quote = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`;
 
 function terminalCommand(options: ExecOptions): string[] {
-  if (!findCommand('script', process.env['PATH'] ?? '', '/'))
+  if (!findCommand('script', process.env.PATH ?? '', '/'))
     throw new TaskOrgError('invalid_input', 'no terminal can be made on this machine', {
       hint: 'install util-linux (script), or run the command without a terminal',
     });
@@ -102,7 +111,10 @@ function resizeTerminal(pid: number, columns: number, rows: number): Promise<voi
 function mergeOutput(stdout: Readable, stderr: Readable): AsyncIterable<LogChunk> {
   const merged = new PassThrough({ objectMode: true, highWaterMark: OUTPUT_CHUNKS });
   let left = 2;
-  for (const [stream, source] of [['stdout', stdout], ['stderr', stderr]] as const) {
+  for (const [stream, source] of [
+    ['stdout', stdout],
+    ['stderr', stderr],
+  ] as const) {
     const tag = new Transform({
       readableObjectMode: true,
       transform(data: Buffer, _encoding, done: TransformCallback) {

@@ -21,7 +21,9 @@ export function processStats(record: CopyRecord, last: CpuSample | undefined): {
   const processes =
     dir === undefined
       ? listProcesses().filter((p) => p.session === record.pid)
-      : cgroupPids(dir).map(readProcStat).filter((p) => p !== undefined);
+      : cgroupPids(dir)
+          .map(readProcStat)
+          .filter((p) => p !== undefined);
   const usage = cgroupUsage(record.cgroupDirs);
   let ticks = 0;
   let rss = 0;

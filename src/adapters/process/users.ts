@@ -26,7 +26,9 @@ export function resolveUser(user: string): { readonly uid: number | null; readon
 
 function lines(path: string): string[][] {
   try {
-    return readFileSync(path, 'utf8').split('\n').map((line) => line.split(':'));
+    return readFileSync(path, 'utf8')
+      .split('\n')
+      .map((line) => line.split(':'));
   } catch {
     return [];
   }

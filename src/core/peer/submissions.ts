@@ -3,6 +3,7 @@ import { logIndex, type MonoMs, type NodeId, type TaskId } from '../../model/ids
 import { LIMITS } from '../../model/limits.ts';
 import type { ControlMessage } from '../../model/peer-messages.ts';
 import type { Submission } from '../../model/records.ts';
+import { sameValue } from '../state/stable.ts';
 import type { Applied } from '../state/types.ts';
 import { control, type Hub, later } from './hub.ts';
 import { createIntake } from './intake.ts';
@@ -50,11 +51,19 @@ export function createSubmissions(
 
   function settledResult(submission: Submission, outcome: 'settled' | 'expired'): ApplyResult {
     if (outcome === 'expired') return { ok: false, code: 'refused', reason: 'the submission has expired' };
+    const task = hub.state().tasks.get(submission.id);
+    if (task && task.specVersion === 1 && !sameValue(task.spec, submission.spec)) return idTaken(submission.id);
     const verdict = hub.state().verdicts.get(submission.id);
     return verdict && verdict.verdict !== 'accepted'
       ? { ok: false, code: 'refused', reason: verdict.reason || verdict.verdict }
       : { ok: true };
   }
+
+  const idTaken = (id: TaskId): ApplyResult => ({
+    ok: false,
+    code: 'already_exists',
+    reason: `another task document was submitted under the id ${id}`,
+  });
 
   function offer(): void {
     const leader = hub.leader();
@@ -73,6 +82,12 @@ export function createSubmissions(
     heard: (submission) => void takeIn(submission),
     fromClient: (requestId, submission) => {
       requests.wait(requestId, later(hub, hub.config.requestTimeoutMs), submission.id);
+      const waiting = intake.pending.get(submission.id);
+      if (waiting && !sameValue(waiting.spec, submission.spec)) {
+        requests.done(requestId);
+        const result = { ok: true as const, index: hub.state().applied, result: idTaken(submission.id), copies: 0 };
+        return hub.emit({ type: 'client-reply', requestId, result });
+      }
       const outcome = takeIn(submission);
       // 'new': spread once it is durable here (kept). 'known': the same submission waits already.
       if (outcome === 'new' || outcome === 'known') return;
@@ -131,6 +146,11 @@ export function createSubmissions(
           settled.set(command.taskId, { ok: false, code: 'refused', reason: 'removed' });
       }
       if (settled.size === 0) return;
+      // Under one id two peers may have taken in two documents: whoever waits here is told what became of theirs.
+      for (const [id, result] of settled) {
+        const own = intake.pending.get(id);
+        if (own && result.ok) settled.set(id, settledResult(own, 'settled'));
+      }
       const ids = intake.settle(settled.keys());
       if (ids.length > 0) hub.emit({ type: 'drop-submissions', ids });
       for (const [id, result] of settled) {

@@ -52,6 +52,8 @@ export function createNoticeBoard(): NoticeBoard {
   };
 }
 
+const NAME_HINT = 'choose another name, change the one that is there (task-org apply), or remove it first';
+
 /** Turns a client result into its index, or throws the error a person should see. */
 export function expectOk(result: ClientResult, what: string): { index: number; copies: number } {
   if (!result.ok) {
@@ -60,7 +62,7 @@ export function expectOk(result: ClientResult, what: string): { index: number; c
   }
   if (!result.result.ok) {
     const code = result.result.code === 'stale' || result.result.code === 'limit' ? 'refused' : result.result.code;
-    throw new TaskOrgError(code, `${what}: ${result.result.reason}`);
+    throw new TaskOrgError(code, `${what}: ${result.result.reason}`, code === 'name_in_use' ? { hint: NAME_HINT } : {});
   }
   return { index: result.index, copies: result.copies };
 }

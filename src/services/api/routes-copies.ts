@@ -5,7 +5,8 @@ import { LIMITS } from '../../model/limits.ts';
 import type { ExecOptions } from '../../ports/runtime.ts';
 import { decodeFrames, encodeError, encodeFrame, FRAME } from '../remote/stream-frames.ts';
 import type { ApiContext } from './context.ts';
-import { ErrorView, listOf, StatsView } from './schemas.ts';
+import { bytesOf, errors, query, TaskParam } from './openapi.ts';
+import { listOf, StatsView } from './schemas.ts';
 import { findTask, knowledge, nodeName, oldestFactMs } from './views.ts';
 
 /** Body of an exec request: frames both ways (services/remote/stream-frames.ts). */
@@ -24,13 +25,16 @@ export function copyRoutes(app: FastifyInstance, ctx: ApiContext): void {
     '/tasks/:task/logs',
     {
       schema: {
-        description: 'Frames of stdout and stderr: one byte of stream (1, 2; 6 = error text), four of length, the bytes.',
-        querystring: Type.Object({ slot: Type.Optional(Type.Integer({ minimum: 0 })), follow: Type.Optional(Type.Boolean()), tail: Type.Optional(Type.Integer({ minimum: 0, maximum: LIMITS.logsTailLines })), timestamps: Type.Optional(Type.Boolean()) }),
+        summary: 'Output of a copy, wherever it runs',
+        params: TaskParam,
+        response: { 200: bytesOf(FRAMES_TYPE, 'Frames: one byte of kind (1 stdout, 2 stderr, 6 error as JSON), four of length (big endian), the bytes.'), ...errors },
+        querystring: query({ slot: Type.Optional(Type.Integer({ minimum: 0 })), follow: Type.Optional(Type.Boolean()), tail: Type.Optional(Type.Integer({ minimum: 0, maximum: LIMITS.logsTailLines, description: 'only the last lines' })), timestamps: Type.Optional(Type.Boolean()) }),
       },
     },
     async (request, reply) => {
       const task = findTask(peer, request.params.task);
       const q = request.query;
+      ctx.remote.expectCopy(task, q.slot ?? 0);
       const gone = new AbortController();
       const chunks = ctx.remote.logs(task, q.slot ?? 0, { follow: q.follow ?? false, tail: q.tail ?? LIMITS.logsTailLines, timestamps: q.timestamps ?? false }, gone.signal)[Symbol.asyncIterator]();
       // The first chunk is awaited before the header, so that a task without a copy is an ordinary error.
@@ -50,9 +54,20 @@ export function copyRoutes(app: FastifyInstance, ctx: ApiContext): void {
     },
   );
 
-  app.post<TaskParams & { Querystring: { slot?: number } }>('/tasks/:task/exec', { schema: { description: 'Frames both ways; options in the x-task-org-exec header.', querystring: Type.Object({ slot: Type.Optional(Type.Integer({ minimum: 0 })) }) } }, async (request, reply) => {
+  app.post<TaskParams & { Querystring: { slot?: number } }>('/tasks/:task/exec', {
+    schema: {
+      summary: 'Run a command inside a copy, wherever it runs',
+      description: `Options in the ${EXEC_HEADER} header: JSON in base64url with command, env, tty, interactive, user, workdir, size.`,
+      params: TaskParam,
+      querystring: query({ slot: Type.Optional(Type.Integer({ minimum: 0 })) }),
+      body: bytesOf(FRAMES_TYPE, 'Frames: 0 input, 4 terminal size as JSON, 5 end of input.'),
+      response: { 200: bytesOf(FRAMES_TYPE, 'Frames: 1 stdout, 2 stderr; last 3 exit as JSON, or 6 error as JSON.'), ...errors },
+    },
+  }, async (request, reply) => {
     const task = findTask(peer, request.params.task);
     const options = execOptions(request.headers[EXEC_HEADER]);
+    if (request.headers['content-type'] !== FRAMES_TYPE) throw new TaskOrgError('invalid_input', `exec takes a body of ${FRAMES_TYPE}`);
+    ctx.remote.expectCopy(task, request.query.slot ?? 0);
     const gone = new AbortController();
     reply.hijack();
     reply.raw.on('close', () => gone.abort());
@@ -70,7 +85,7 @@ export function copyRoutes(app: FastifyInstance, ctx: ApiContext): void {
     return reply;
   });
 
-  app.get('/stats', { schema: { response: { 200: listOf(StatsView), '5xx': ErrorView } } }, async () => {
+  app.get('/stats', { schema: { summary: 'What running copies use, on all machines in reach', response: { 200: listOf(StatsView), ...errors } } }, async () => {
     const nodes = await ctx.remote.stats(AbortSignal.timeout(5000));
     const items = nodes.flatMap(({ node, rows }) =>
       rows.map(({ copyId, ...stats }) => {

@@ -4,8 +4,10 @@ import Fastify, { type FastifyInstance } from 'fastify';
 import { TaskOrgError, toTaskOrgError, type ErrorCode } from '../../model/errors.ts';
 import { LIMITS } from '../../model/limits.ts';
 import type { ApiContext } from './context.ts';
+import { compileValidator } from './openapi.ts';
 import { clusterRoutes } from './routes-cluster.ts';
 import { copyRoutes } from './routes-copies.ts';
+import { settingRoutes } from './routes-settings.ts';
 import { taskRoutes } from './routes-tasks.ts';
 
 // The client API: HTTP and JSON on a Unix socket (mode 0600) in the data directory. The network API of later versions is
@@ -24,8 +26,9 @@ export interface ApiServer {
 export async function startApi(ctx: ApiContext, socketPath: string): Promise<ApiServer> {
   const app: FastifyInstance = Fastify({ logger: false, bodyLimit: LIMITS.rpcFrameBytes, forceCloseConnections: true, routerOptions: { maxParamLength: 128 } });
   await app.register(swagger, {
-    openapi: { info: { title: 'task-org peer API', version: ctx.version, license: { name: 'Apache-2.0' } }, servers: [{ url: 'http://localhost' }] },
+    openapi: { openapi: '3.1.0', info: { title: 'task-org peer API', version: ctx.version, license: { name: 'Apache-2.0' } }, servers: [{ url: 'http://localhost' }] },
   });
+  app.setValidatorCompiler(compileValidator);
   app.setErrorHandler((cause, _request, reply) => {
     const error = fromCause(cause);
     void reply.status(STATUS[error.code] ?? 500).send({ error: { code: error.code, message: error.message, ...(error.hint ? { hint: error.hint } : {}), details: error.details } });
@@ -38,6 +41,7 @@ export async function startApi(ctx: ApiContext, socketPath: string): Promise<Api
       clusterRoutes(v1, ctx);
       taskRoutes(v1, ctx);
       copyRoutes(v1, ctx);
+      settingRoutes(v1, ctx);
       v1.get('/openapi.json', { schema: { hide: true } }, () => app.swagger());
     },
     { prefix: '/v1' },

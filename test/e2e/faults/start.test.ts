@@ -90,11 +90,6 @@ describe('a peer that cannot start', () => {
     await cluster.stop(2);
   });
 
-  test('a name that another machine has', async () => {
-    const ended = await cluster.attempt(joiner('twin'), [...local, '--name', 'node1', '--join', await token()]);
-    expectFinal(ended, /node1.*(in use|taken|already)/, /--name/);
-  });
-
   test('a data directory in use', async () => {
     const ended = await cluster.attempt(cluster.dataDir(1), local);
     expectFinal(ended, /is in use by the peer with process id \d+/, /stop that peer first \(kill \d+\)/);

@@ -3,7 +3,7 @@ import { createInterface } from 'node:readline';
 import { TaskOrgError } from '../../../model/errors.ts';
 import { parseDurationMs } from '../../../model/human-units.ts';
 import type { EventView } from '../../../services/api/schemas.ts';
-import { examples, withClient } from '../../command.ts';
+import { examples, formatOption, withClient } from '../../command.ts';
 import { print, time } from '../../output.ts';
 
 /** `--since`: a duration back from now ('10m') or a date. */
@@ -18,7 +18,7 @@ function since(text: string | undefined): number {
 
 export function eventsCommand(program: Command): void {
   const command = program.command('events').description('what happened in the cluster')
-    .option('-f, --follow', 'go on as events come').option('--since <when>', 'a duration back, or a date').option('--format <format>', 'table, or json');
+    .option('-f, --follow', 'go on as events come').option('--since <when>', 'a duration back, or a date').addOption(formatOption('table, or json (one object a line)'));
   command.addHelpText('after', examples('task-org events -f', 'task-org events --since 10m'));
   command.action(withClient(command, async (client, options: { follow?: boolean; since?: string; format?: string }) => {
     const show = (e: EventView): void => print(options.format === 'json' ? JSON.stringify(e) : `${time(e.at)}  ${e.type.padEnd(16)} ${e.subject}  ${e.message}`);

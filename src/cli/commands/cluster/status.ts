@@ -1,11 +1,11 @@
 import type { Command } from 'commander';
 import type { ClusterView } from '../../../services/api/schemas.ts';
-import { examples, withClient } from '../../command.ts';
+import { examples, formatOption, withClient } from '../../command.ts';
 import { print, printTable } from '../../output.ts';
 
 export function clusterCommands(program: Command): void {
   const cluster = program.command('cluster').description('the cluster as a whole');
-  const command = cluster.command('status').description('peers seen and by whom, master, term, quorum, oldest fact').option('--format <format>', 'table, or json');
+  const command = cluster.command('status').description('peers seen and by whom, master, term, quorum, oldest fact').addOption(formatOption('table, or json'));
   command.addHelpText('after', examples('task-org cluster status', 'task-org cluster status --format json'));
   command.action(withClient(command, async (client, options: { format?: string }) => {
     const c = await client.get<ClusterView>('/v1/cluster');

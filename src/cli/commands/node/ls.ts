@@ -14,7 +14,7 @@ export function lsCommand(node: Command): void {
       { title: 'STATUS', value: (n) => n.status },
       { title: 'ROLE', value: (n) => n.role },
       { title: 'AVAILABILITY', value: (n) => n.availability },
-      { title: 'ADDRESS', value: (n) => n.address, width: 40 },
+      { title: 'ADDRESS', value: (n) => (options.trunc === false ? n.address : n.address.replace(/\/p2p\/.*/, '')), width: 48 },
       { title: 'CPUS', value: (n) => String(n.cpus) },
       { title: 'MEMORY', value: (n) => bytes(n.memoryBytes) },
       { title: 'COPIES', value: (n) => String(n.copies) },

@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { scenarioMain } from '../../../scenario/main.ts';
 import { STAGES } from '../../../scenario/stages.ts';
 import { simulatedStage } from '../../../sim/simulated-stage.ts';
@@ -14,7 +14,7 @@ export function scenarioCommands(program: Command): void {
   const command = scenario.command('run <scenario...>').description('play scenarios, by name or file')
     .option('--simulated', 'on virtual time').option('--processes', 'as processes of this machine (default)').option('--hosts', 'on hosts made here, each with its own network and engine (root)')
     .option('--runtime <runtime>', 'docker or process, instead of the scenario\'s own').option('--seed <text>', 'of every random choice').option('--dir <dir>', 'disks and logs')
-    .option('--keep', 'leave everything as it is at the end').option('--format <format>', 'text, or json');
+    .option('--keep', 'leave everything as it is at the end').addOption(new Option('--format <format>', 'text, or json').choices(['text', 'json']));
   command.addHelpText('after', examples('task-org scenario run kill-one', 'task-org scenario run --simulated --seed 7 rolling-kill', 'task-org scenario run --hosts scenarios/engine-crash.yaml'));
   command.action(async (names: string[], o: RunOptions) => {
     const stage = o.simulated ? 'simulated' : o.hosts ? 'hosts' : 'processes';
@@ -26,7 +26,9 @@ export function scenarioCommands(program: Command): void {
     if (o.format === 'json') argv.push('--json');
     process.exitCode = await scenarioMain(argv, { stages });
   });
-  scenario.command('ls').description('list the scenarios that come with it').action(async () => {
+  const ls = scenario.command('ls').description('list the scenarios that come with it');
+  ls.addHelpText('after', examples('task-org scenario ls'));
+  ls.action(async () => {
     process.exitCode = await scenarioMain(['list'], { stages });
   });
 }

@@ -1,7 +1,7 @@
+import type { IncomingMessage } from 'node:http';
 import type { Command } from 'commander';
-import { TaskOrgError } from '../../../model/errors.ts';
-import { decodeFrames, encodeFrame, FRAME } from '../../../services/remote/stream-frames.ts';
-import { collect, examples, withClient } from '../../command.ts';
+import { decodeFrames, encodeFrame, errorOfFrame, FRAME } from '../../../services/remote/stream-frames.ts';
+import { collect, examples, pairs, whole, withClient } from '../../command.ts';
 
 interface ExecFlags {
   interactive?: boolean;
@@ -9,7 +9,7 @@ interface ExecFlags {
   env: string[];
   user?: string;
   workdir?: string;
-  slot: string;
+  slot: number;
 }
 
 /** Input of the terminal (or pipe) as frames; window changes as resize frames. */
@@ -43,25 +43,28 @@ export function execCommand(program: Command): void {
   const command = program.command('exec').description('run a command inside a running task').argument('<task>').argument('<command...>')
     .passThroughOptions()
     .option('-i, --interactive', 'pass standard input on').option('-t, --tty', 'with a terminal').option('-e, --env <K=V>', 'environment', collect, [])
-    .option('-u, --user <user>').option('-w, --workdir <dir>').option('--slot <n>', 'which replica', '0');
+    .option('-u, --user <user>', 'as this user').option('-w, --workdir <dir>', 'in this directory').option('--slot <n>', 'which replica', whole(0), 0);
   command.addHelpText('after', examples('task-org exec -it web sh', 'task-org exec db redis-cli ping'));
   command.action(withClient(command, async (client, task: string, words: string[], options: ExecFlags) => {
-    const tty = options.tty === true && process.stdout.isTTY === true;
+    const tty = options.tty === true && process.stdin.isTTY === true && process.stdout.isTTY === true;
     const header = Buffer.from(JSON.stringify({
-      command: words, env: Object.fromEntries(options.env.map((e) => [e.split('=')[0] ?? '', e.slice(e.indexOf('=') + 1)])), tty, interactive: options.interactive === true,
+      command: words, env: pairs('--env', options.env), tty, interactive: options.interactive === true,
       user: options.user ?? '', workdir: options.workdir ?? '', size: tty ? { columns: process.stdout.columns, rows: process.stdout.rows } : null,
     })).toString('base64url');
     if (tty) process.stdin.setRawMode(true);
+    let response: IncomingMessage | undefined;
     try {
-      const response = await client.stream('POST', `/v1/tasks/${encodeURIComponent(task)}/exec?slot=${options.slot}`, { 'content-type': 'application/x-task-org-frames', 'x-task-org-exec': header }, input({ ...options, tty }));
+      response = await client.stream('POST', `/v1/tasks/${encodeURIComponent(task)}/exec?slot=${options.slot}`, { 'content-type': 'application/x-task-org-frames', 'x-task-org-exec': header }, input({ ...options, tty }));
       for await (const frame of decodeFrames(response)) {
-        if (frame.kind === FRAME.error) throw new TaskOrgError('runtime_failed', new TextDecoder().decode(frame.body));
+        if (frame.kind === FRAME.error) throw errorOfFrame(frame.body);
         if (frame.kind === FRAME.exit) process.exitCode = (JSON.parse(new TextDecoder().decode(frame.body)) as { exitCode: number }).exitCode;
         else (frame.kind === FRAME.stderr ? process.stderr : process.stdout).write(frame.body);
       }
     } finally {
       if (tty) process.stdin.setRawMode(false);
       process.stdin.destroy();
+      // The command has ended; input that never ends must not hold the connection, and so the program, open.
+      response?.destroy();
     }
   }));
 }

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { NodeView, StatsView } from '../../../services/api/schemas.ts';
 import type { ApiClient } from '../../client.ts';
-import { examples, listOptions, withClient } from '../../command.ts';
+import { examples, listOptions, whole, withClient } from '../../command.ts';
 import { bytes, print, printList, printTable, type Column, type Listing, type ListOptions } from '../../output.ts';
 
 const COLUMNS: readonly Column<StatsView>[] = [
@@ -36,10 +36,10 @@ export function statsCommand(program: Command): void {
   stats.addHelpText('after', examples('task-org stats', 'task-org stats --filter node=node2'));
   stats.action(withClient(stats, async (client, options: ListOptions) => printList(await client.get<Listing<StatsView>>('/v1/stats'), COLUMNS, (s) => s.task, options)));
 
-  const top = program.command('top').description('machines and tasks by use, refreshed').option('-n, --iterations <n>', 'stop after so many');
+  const top = program.command('top').description('machines and tasks by use, refreshed').option('-n, --iterations <n>', 'stop after so many', whole(1));
   top.addHelpText('after', examples('task-org top', 'task-org top -n 1'));
-  top.action(withClient(top, async (client, options: { iterations?: string }) => {
-    const rounds = options.iterations === undefined ? (process.stdout.isTTY ? Number.POSITIVE_INFINITY : 1) : Number(options.iterations);
+  top.action(withClient(top, async (client, options: { iterations?: number }) => {
+    const rounds = options.iterations ?? (process.stdout.isTTY ? Number.POSITIVE_INFINITY : 1);
     for (let i = 0; i < rounds; i++) {
       if (i > 0) await new Promise((resolve) => setTimeout(resolve, REFRESH_MS));
       if (process.stdout.isTTY && rounds > 1) process.stdout.write('\u001b[H\u001b[2J');

@@ -1,9 +1,21 @@
 import { TaskOrgError } from '../../../model/errors.ts';
-import type { TaskView } from '../../../services/api/schemas.ts';
+import type { SubmitView, TaskView, VerdictView } from '../../../services/api/schemas.ts';
 import type { ApiClient } from '../../client.ts';
 import { note } from '../../output.ts';
 
 const POLL_MS = 100;
+
+/** Waits until a master has settled a published task. Throws refused with its reason, or timeout. */
+export async function waitForVerdict(client: ApiClient, { id, name }: SubmitView, timeoutMs: number): Promise<void> {
+  const until = Date.now() + timeoutMs;
+  for (;;) {
+    const { verdict, reason } = await client.get<VerdictView>(`/v1/submissions/${encodeURIComponent(id)}`);
+    if (verdict === 'accepted') return;
+    if (verdict === 'refused' || verdict === 'removed') throw new TaskOrgError('refused', `task ${name} was ${verdict}${reason ? `: ${reason}` : ''}`);
+    if (Date.now() > until) throw new TaskOrgError('timeout', `task ${name} is kept, but no master has taken it up yet`, { hint: 'task-org cluster status' });
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
 
 /** Waits until the task runs (or has ended well), saying what it waits for when that changes. */
 export async function waitForTask(client: ApiClient, id: string, timeoutMs: number): Promise<TaskView> {
