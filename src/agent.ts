@@ -10,11 +10,11 @@ import { createHostMetrics } from './adapters/host/host-metrics.ts';
 import { openLevelStore } from './adapters/level/level-store.ts';
 import { createLibp2pTransport } from './adapters/libp2p/transport.ts';
 import { createCredentialKeeper, SECRET_SETTING } from './agent/credentials.ts';
-import { probeAddresses, watchHost } from './agent/host-watch.ts';
+import { type HostWatch, probeAddresses, watchHost } from './agent/host-watch.ts';
 import { enterCluster } from './agent/join.ts';
 import { createAgentLog } from './agent/log.ts';
 import { peerConfigOf, restoredPeer, withFounderVote } from './agent/restore.ts';
-import { openRuntimes } from './agent/runtimes.ts';
+import { NO_ENGINE, openRuntimes } from './agent/runtimes.ts';
 import { loadSettings } from './agent/settings.ts';
 import { parseCopyId } from './core/reconcile/copy-id.ts';
 import { METHOD_ENTRIES, METHOD_SNAPSHOT } from './driver/catch-up.ts';
@@ -32,8 +32,8 @@ import { createNoticeBoard, expectOk } from './services/api/context.ts';
 import { createMetrics } from './services/api/metrics.ts';
 import { startApi } from './services/api/server.ts';
 import { createPeerViews, METHOD_VIEW } from './services/remote/peer-views.ts';
-import { createWaitingTasks, METHOD_WAITING } from './services/remote/waiting.ts';
 import { createRemoteCopies } from './services/remote/remote-copies.ts';
+import { createWaitingTasks, METHOD_WAITING } from './services/remote/waiting.ts';
 
 // Composition root of the agent: builds the parts, starts them, stops them. No rule of the system is decided here.
 
@@ -97,11 +97,12 @@ export async function startAgent(
     registered: () => new Map(),
   };
   const link = boot ?? noBoot;
-  const { runtimes, problems } = await openRuntimes({
+  const runtimes = await openRuntimes({
     settings,
     dataDir,
     clusterId: credentials.clusterId,
     nodeId: self,
+    fresh: loaded.consensus.snapshot.index === 0 && loaded.consensus.entries.length === 0,
     log,
   });
   const fenceProblems =
@@ -126,6 +127,9 @@ export async function startAgent(
     credentials,
   );
   let runtimeDriver: RuntimeDriver | undefined;
+  let host: HostWatch | undefined;
+  const engineProblems = (): readonly string[] =>
+    runtimes.some((r) => r.kind === 'docker') && !runtimeDriver?.available().includes('docker') ? [NO_ENGINE] : [];
   const driver = createPeerDriver(
     restoredPeer({
       self,
@@ -144,7 +148,15 @@ export async function startAgent(
       prober,
       log,
       runtimes: (post) => {
-        runtimeDriver = createRuntimeDriver({ runtimes, boot: link, post, checkHealth: runHealthCheck, log });
+        const onAvailable = (): void => host?.changed();
+        runtimeDriver = createRuntimeDriver({
+          runtimes,
+          boot: link,
+          post,
+          checkHealth: runHealthCheck,
+          log,
+          onAvailable,
+        });
         return runtimeDriver;
       },
       onNotice: (notice) => {
@@ -270,15 +282,16 @@ export async function startAgent(
   keeper.refresh(driver.peer.state());
   driver.post({ type: 'tick', lateMs: 0 });
   const loopbackOnly = settings.listen.every((a) => a.includes('/127.'));
-  const host = await watchHost({
+  host = await watchHost({
     settings,
     name,
     everyMs: peerConfigOf(settings).factsHeadMs,
     metrics: createHostMetrics({ dataDir }),
     runtimes,
+    available: () => runtimeDriver?.available() ?? [],
     addresses: () => (settings.announce.length > 0 ? settings.announce : transport.addresses()),
     bootProbe: () => probeAddresses(boot?.facts.probePort ?? 0, loopbackOnly),
-    problems: () => [...problems, ...fenceProblems],
+    problems: () => [...engineProblems(), ...fenceProblems],
     canFence: () => boot?.facts.selfTest.ok === true,
     log,
     post: (head) => driver.post({ type: 'host-facts', head }),
@@ -353,7 +366,7 @@ export async function startAgent(
   let stopping: Promise<void> | undefined;
   const stop = (): Promise<void> => {
     stopping ??= (async () => {
-      host.stop();
+      host?.stop();
       driver.post({ type: 'leave' });
       await api.close();
       await driver.stop();

@@ -34,6 +34,8 @@ export async function watchHost(options: {
   readonly everyMs: number;
   readonly metrics: HostMetrics;
   readonly runtimes: readonly Runtime[];
+  /** Those that answer now. */
+  readonly available: () => readonly Runtime['kind'][];
   readonly addresses: () => readonly string[];
   readonly bootProbe: () => readonly string[];
   readonly problems: () => readonly string[];
@@ -70,7 +72,7 @@ export async function watchHost(options: {
         wireVersion: WIRE_VERSION,
         os: described.os,
         arch: described.arch,
-        runtimes: options.runtimes.map((r) => r.kind),
+        runtimes: options.available(),
         problems: options.problems(),
         canFence: options.canFence(),
         resources: {

@@ -19,7 +19,8 @@ const JOIN_TIMEOUT_MS = 60_000;
 const HINTS: Partial<Record<ErrorCode, string>> = {
   token_expired: 'make a new one with: task-org token (and compare the clocks of both machines)',
   token_invalid: 'make a new one on a machine of the cluster with: task-org token --uses N',
-  token_other_cluster: 'is the token of the cluster you mean? Make a new one on one of its machines with: task-org token',
+  token_other_cluster:
+    'is the token of the cluster you mean? Make a new one on one of its machines with: task-org token',
   name_in_use: 'give this machine another name with --name',
   unreachable: 'does a peer of the cluster run, and does this machine reach one of the addresses in the token?',
 };

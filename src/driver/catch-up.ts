@@ -129,6 +129,8 @@ export function createCatchUp(deps: {
       const pairs = [...dumpState(state)];
       const index = state.applied;
       const term = peer.termAt(index) ?? view.term;
+      // Of this index, not the newest: a change that is not committed may yet be taken back.
+      const membership = peer.membershipAt(index);
       await stream.write(
         frame(
           encode({
@@ -136,8 +138,8 @@ export function createCatchUp(deps: {
               index,
               term,
               membership: {
-                voters: [...view.membership.voters],
-                outgoing: view.membership.outgoing ? [...view.membership.outgoing] : null,
+                voters: [...membership.voters],
+                outgoing: membership.outgoing ? [...membership.outgoing] : null,
               },
             },
           }),

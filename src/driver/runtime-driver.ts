@@ -21,6 +21,8 @@ export interface RuntimeDriver {
   /** Deadline of every copy whose id starts with `prefix`. */
   deadline(prefix: string, deadline: MonoMs | undefined): void;
   runtime(kind: 'docker' | 'process'): Runtime | undefined;
+  /** Runtimes that answer now. */
+  available(): readonly ('docker' | 'process')[];
   stop(): Promise<void>;
 }
 
@@ -34,6 +36,8 @@ export function createRuntimeDriver(deps: {
   readonly post: (event: ReconcileEvent) => void;
   readonly checkHealth: HealthChecker;
   readonly log: Log;
+  /** A runtime began or ceased to answer. */
+  readonly onAvailable?: () => void;
 }): RuntimeDriver {
   const { boot, post, log } = deps;
   const byKind = new Map(deps.runtimes.map((r) => [r.kind, r]));
@@ -42,6 +46,14 @@ export function createRuntimeDriver(deps: {
   const starting = new Map<CopyId, AbortController>();
   const aborted = new AbortController();
   const running = new Set<Promise<void>>();
+  const answering = new Set<'docker' | 'process'>();
+
+  const setAnswering = (kind: 'docker' | 'process', answers: boolean): void => {
+    if (answering.has(kind) === answers) return;
+    if (answers) answering.add(kind);
+    else answering.delete(kind);
+    deps.onAvailable?.();
+  };
 
   const track = (work: Promise<void>): void => {
     const p = work.finally(() => running.delete(p));
@@ -126,6 +138,7 @@ export function createRuntimeDriver(deps: {
   async function listAndPost(runtime: Runtime): Promise<void> {
     const observed = await runtime.list(aborted.signal);
     for (const c of observed) copies.add(c.copyId);
+    setAnswering(runtime.kind, true);
     post({ type: 'listing', runtime: runtime.kind, copies: observed });
   }
 
@@ -151,6 +164,7 @@ export function createRuntimeDriver(deps: {
           error: event.oomKilled ? 'out of memory' : '',
         });
       } else if (event.type === 'down') {
+        setAnswering(runtime.kind, false);
         log.warn({ runtime: runtime.kind, reason: event.reason }, 'runtime does not answer');
         post({ type: 'runtime-down', runtime: runtime.kind, reason: event.reason });
       } else track(relist(runtime));
@@ -179,6 +193,7 @@ export function createRuntimeDriver(deps: {
       for (const copyId of copies) if (copyId.startsWith(prefix)) boot.deadline(copyId, deadline);
     },
     runtime: (kind) => byKind.get(kind),
+    available: () => [...answering].sort(),
     stop: async () => {
       aborted.abort();
       await Promise.allSettled([...running]);

@@ -2,11 +2,14 @@ import { DEFAULT_CONSENSUS_CONFIG } from '../core/consensus/types.ts';
 import { DEFAULT_LEASE_CONFIG } from '../core/lease/types.ts';
 import { DEFAULT_MEMBERSHIP_CONFIG } from '../core/membership/types.ts';
 import type { PeerConfig } from '../core/peer/types.ts';
+import { createRng, type Rng } from '../model/random.ts';
 import { parseTaskDocument } from '../model/task-document.ts';
 import type { TaskSpec } from '../model/task-spec.ts';
+import type { Defect } from './defects.ts';
+import { admit, foundWith, healAll, injectFault } from './faults.ts';
 import { InvariantBroken } from './invariants.ts';
 import type { Machine } from './machine.ts';
-import { World, type Tally } from './world.ts';
+import { type Tally, World, type WorldOptions } from './world.ts';
 
 // Random faults against a whole simulated cluster, with every invariant looked at after every event, and progress demanded
 // whenever the faults stop. The seed alone decides the run.
@@ -24,23 +27,32 @@ export const DEFAULT_PEER_CONFIG: PeerConfig = {
 
 /** Once the faults stop, the cluster has this long (virtual ms) to be whole again. */
 export const SETTLE_MS = 10_000;
+/** How far virtual time moves between two looks at whether it is. */
+const LOOK_MS = 20;
+/** Faults, on average, between two times that everything has to be whole. */
+const FAULTS_IN_A_ROW = 6;
 
 export interface CampaignOptions {
   readonly seed: string;
-  readonly machines: number;
+  /** Undefined: drawn from the seed, between 1 and 9. */
+  readonly machines?: number;
   /** Simulated seconds under faults. */
   readonly seconds: number;
   readonly faultEveryMs: number;
   readonly tasks: number;
+  readonly defects?: readonly Defect[];
 }
 
 export interface CampaignResult {
   readonly seed: string;
+  readonly machines: number;
   readonly simulatedMs: number;
   readonly tally: Tally;
   readonly committed: number;
   readonly accepted: number;
   readonly exclusiveRuns: number;
+  /** Hash over every event and effect with its time and machine: the same seed gives the same. */
+  readonly trace: string;
 }
 
 export function makeSpec(name: string, exclusive: boolean, replicas = 1): TaskSpec {
@@ -49,104 +61,101 @@ export function makeSpec(name: string, exclusive: boolean, replicas = 1): TaskSp
   return parsed.spec;
 }
 
-export function makeWorld(seed: string, machines: number, config: PeerConfig = DEFAULT_PEER_CONFIG, faults: { readonly loss?: number; readonly crashBetweenEffects?: number } = {}): World {
-  return new World({ seed, machines, config, delayMs: [0.2, 2], loss: faults.loss ?? 0, fsyncMs: [0.2, 4], startMs: [50, 300], crashBetweenEffects: faults.crashBetweenEffects ?? 0 });
+export function makeWorld(seed: string, machines: number, options: Partial<Omit<WorldOptions, 'seed' | 'machines'>> = {}): World {
+  return new World({
+    seed, machines, config: DEFAULT_PEER_CONFIG, network: { delayMs: [0.2, 2], loss: 0, duplicate: 0, overtaken: 0 }, fsyncMs: [0.2, 4], startMs: [50, 300],
+    crashBetweenEffects: 0, clockRateError: 0, witness: false, defects: [], ...options,
+  });
 }
 
 /** Powers everybody on, founds the cluster and admits them all. Throws when that takes over 30 s of virtual time. */
 export function formCluster(world: World): void {
   for (const m of world.machines) m.powerOn();
   const first = world.machines[0] as Machine;
-  const record = (m: Machine) => ({ nodeId: m.id, name: `node${m.index + 1}`, addresses: [`/sim/${m.index}`], labels: {}, priority: 0, witness: false, availability: 'active' as const });
   const ok = (why: string, done: () => boolean): void => {
     if (!world.run(world.now + 30_000, done)) throw new InvariantBroken('progress', `${why} takes over 30 s`);
   };
   ok('the first election', () => first.peer?.consensus().role === 'leader');
-  world.propose(first, { type: 'cluster.init', cluster: { clusterId: 'sim', epoch: 1, epochId: 'e', name: 'sim' }, founder: record(first) });
+  foundWith(world, first);
   ok('founding', () => first.peer?.state().cluster !== undefined);
-  for (const m of world.machines.slice(1)) world.propose(first, { type: 'peer.admit', peer: record(m), invitationId: null });
+  for (const m of world.machines.slice(1)) admit(world, m);
   ok('joining', () => world.machines.every((m) => m.peer?.state().peers.size === world.machines.length));
   ok('choosing voters', () => (world.leader()?.peer?.consensus().membership.voters.length ?? 0) >= Math.min(world.machines.length, wantedVoters(world.machines.length)));
 }
 
 const wantedVoters = (n: number): number => (n <= 2 ? 1 : n <= 4 ? 3 : n <= 6 ? 5 : 7);
 
+const SIZES = [1, 2, 3, 3, 5, 5, 7, 9];
+
+/** What kind of world a seed gets. */
+function worldOf(options: CampaignOptions, rng: Rng): World {
+  const machines = options.machines ?? (rng.pick(SIZES) as number);
+  const rough = rng.next() < 0.5;
+  const shortLog = rng.next() < 0.3;
+  const { consensus, lease } = DEFAULT_PEER_CONFIG;
+  const config: PeerConfig = {
+    ...DEFAULT_PEER_CONFIG,
+    consensus: shortLog ? { ...consensus, logRetained: rng.int(8, 64) } : consensus,
+    lease: options.defects?.includes('wrong-lease-arithmetic') ? { ...lease, clockRateError: -0.25 } : lease,
+  };
+  return makeWorld(options.seed, machines, {
+    config,
+    network: { delayMs: [0.2, 2], loss: rng.next() * 0.005, duplicate: rough ? 0.02 : 0, overtaken: rough ? 0.01 : 0 },
+    crashBetweenEffects: 0.0000005 * rng.int(1, 10),
+    clockRateError: rng.next() < 0.8 ? 0.01 : 0,
+    witness: machines >= 3 && rng.next() < 0.25,
+    defects: options.defects ?? [],
+  });
+}
+
 export function runCampaign(options: CampaignOptions): CampaignResult {
-  const world = makeWorld(options.seed, options.machines, DEFAULT_PEER_CONFIG, { loss: 0.002, crashBetweenEffects: 0.0000005 });
-  const rng = world.rngFor('campaign');
+  const rng = createRng(`${options.seed}/campaign`);
+  const world = worldOf(options, rng);
+  const machines = world.machines.length;
   world.faultsOn = false;
   formCluster(world);
-  for (let i = 0; i < options.tasks; i++) world.submit(rng.pick(world.machines.filter((m) => m.up)) as Machine, makeSpec(`task${i}`, i % 2 === 0));
+  for (let i = 0; i < options.tasks; i++) world.submit(rng.pick(world.machines.filter((m) => m.up)) as Machine, makeSpec(`task${i}`, i % 2 === 0, i % 5 === 4 ? 3 : 1));
   settle(world, 'the first tasks');
   world.faultsOn = true;
 
   const end = world.now + options.seconds * 1000;
   let submitted = options.tasks;
-  while (world.now < end) {
-    const stretch = Math.min(end, world.now + options.faultEveryMs * 6);
+  for (let round = 0; world.now < end; round++) {
+    const stretch = Math.min(end, world.now + options.faultEveryMs * FAULTS_IN_A_ROW);
     while (world.now < stretch) {
-      fault(world);
-      const up = world.machines.filter((m) => m.up);
-      const at = rng.pick(up);
+      injectFault(world, rng, { joining: 2 });
+      const at = rng.pick(world.machines.filter((m) => m.up));
       if (at && rng.next() < 0.5) world.submit(at, makeSpec(`task${submitted++}`, rng.next() < 0.5));
-      else if (at && rng.next() < 0.3) removeOne(world, at);
+      else if (at) changeOne(world, rng, at);
       world.run(world.now + options.faultEveryMs * (0.5 + rng.next()));
     }
     // Faults stop, the cables are mended, the machines are back: everything must be whole within SETTLE_MS.
-    world.faultsOn = false;
-    world.heal();
-    for (const m of world.machines) if (!m.powered) m.powerOn();
+    healAll(world);
     settle(world, 'healing');
-    world.checkDigests();
+    if (round % 4 === 0 || world.now >= end) world.checkRecords();
     world.faultsOn = true;
   }
-  return { seed: options.seed, simulatedMs: world.now, tally: world.tally, committed: world.invariants.committedCount, accepted: world.invariants.acceptedCount, exclusiveRuns: world.invariants.exclusiveRuns };
+  const { invariants, tally, trace } = world;
+  return { seed: options.seed, machines, simulatedMs: world.now, tally, committed: invariants.committedCount, accepted: invariants.acceptedCount, exclusiveRuns: invariants.exclusiveRuns, trace: trace.digest() };
 }
 
 function settle(world: World, what: string): void {
-  if (world.run(world.now + SETTLE_MS, () => world.settled())) return;
-  const leader = world.leader();
-  const detail = world.machines.map((m) => `${m.id}:${m.powered ? '' : 'off '}${m.peer?.consensus().role ?? 'down'}/t${m.peer?.consensus().term ?? '-'}/a${m.peer?.state().applied ?? '-'}/c${m.peer?.consensus().commit ?? '-'}`).join(' ');
-  const waiting = [...(leader?.peer?.waiting() ?? [])].map(([id, w]) => `${id}: ${w.reason}`).join('; ');
-  throw new InvariantBroken('progress', `${what}: not whole ${SETTLE_MS} ms after the faults stopped; leader ${leader?.id ?? 'none'}; ${detail}; ${waiting}`);
+  const until = world.now + SETTLE_MS;
+  while (world.now < until) {
+    world.run(world.now + LOOK_MS);
+    if (world.unsettled() === undefined) return;
+  }
+  const peers = world.machines.map((m) => `${m.id}:${m.powered ? '' : 'off '}${m.peer?.consensus().role ?? 'down'}/t${m.peer?.consensus().term ?? '-'}/a${m.peer?.state().applied ?? '-'}/c${m.peer?.consensus().commit ?? '-'}`).join(' ');
+  const waiting = [...(world.leader()?.peer?.waiting() ?? [])].map(([id, w]) => `${id}: ${w.reason}`).join('; ');
+  throw new InvariantBroken('progress', `${what}: not whole ${SETTLE_MS} ms after the faults stopped (at ${world.now}): ${world.unsettled()}; ${peers}; ${waiting}`);
 }
 
-function removeOne(world: World, at: Machine): void {
+/** Removes, stops, starts or restarts some task. Keeps a few, so that there is something to fail. */
+function changeOne(world: World, rng: Rng, at: Machine): void {
   const tasks = [...(at.peer?.state().tasks.keys() ?? [])];
-  const victim = world.rngFor(`remove/${world.now}`).pick(tasks);
-  if (victim === undefined || tasks.length < 4) return;
-  world.propose(at, { type: 'task.remove', taskId: victim }, (result) => {
-    if (result.ok && result.result.ok) world.invariants.removed(victim);
-  });
-}
-
-/** One fault, drawn from what can happen to machines and cables. */
-function fault(world: World): void {
-  const rng = world.rngFor(`fault/${world.now}`);
-  const powered = world.machines.filter((m) => m.powered);
-  const victim = rng.pick(powered);
+  const taskId = rng.pick(tasks);
   const roll = rng.next();
-  if (victim === undefined) return;
-  if (roll < 0.3) {
-    world.tally.crashes += 1;
-    victim.powerOff();
-    world.after(rng.int(300, 15_000), () => { if (!victim.powered) victim.powerOn(); });
-  } else if (roll < 0.45) victim.killAgent(rng.int(100, 600));
-  else if (roll < 0.6) {
-    world.partition([world.machines.filter((m) => m !== victim), [victim]]);
-    world.after(rng.int(1000, 20_000), () => world.heal());
-  } else if (roll < 0.75) {
-    const shuffled = rng.shuffle(world.machines);
-    const cut = rng.int(1, shuffled.length - 1);
-    world.partition([shuffled.slice(0, cut), shuffled.slice(cut)]);
-    world.after(rng.int(1000, 20_000), () => world.heal());
-  } else if (roll < 0.85) {
-    const other = rng.pick(world.machines.filter((m) => m !== victim));
-    if (other) {
-      world.block(victim, other);
-      world.tally.cuts += 1;
-      world.after(rng.int(500, 10_000), () => world.heal());
-    }
-  } else if (roll < 0.95) world.stall(victim, rng.int(100, 3000));
-  else victim.wallOffset += rng.int(-3_600_000, 3_600_000);
+  if (taskId === undefined) return;
+  if (roll < 0.5 && tasks.length > 4) world.propose(at, { type: 'task.remove', taskId });
+  else if (roll < 0.75) world.propose(at, { type: 'task.desire', taskId, desired: roll < 0.6 ? 'stopped' : 'running', restart: roll >= 0.68 });
 }

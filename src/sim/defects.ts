@@ -4,7 +4,6 @@
 export const DEFECTS = {
   'vote-before-fsync': 'replies leave before the vote they carry is durable',
   'forget-vote': 'term and vote are not read back at a restart',
-  'lying-disk': 'a power cut takes back what fsync had said was durable',
   'applied-without-state': 'the applied index is written, the records are not',
   'forget-submissions': 'kept submissions are not read back at a restart',
   'commit-on-minority': 'appends that reach nobody are acknowledged',

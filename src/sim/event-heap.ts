@@ -3,6 +3,8 @@ export interface EventHeap {
   push(at: number, run: () => void): void;
   /** Removes and returns the earliest; undefined when empty. */
   pop(): { readonly at: number; readonly run: () => void } | undefined;
+  /** Time of the earliest. */
+  nextAt(): number | undefined;
   readonly size: number;
 }
 
@@ -49,6 +51,7 @@ export function createEventHeap(): EventHeap {
       }
       return top;
     },
+    nextAt: () => items[0]?.at,
     get size() {
       return items.length;
     },

@@ -1,7 +1,10 @@
-import type { LogEntry } from '../core/consensus/types.ts';
-import { decodeCommand } from '../model/command-codec.ts';
+import type { LogEntry, PersistOp, RaftMessage } from '../core/consensus/types.ts';
+import type { LeaseKey } from '../core/lease/types.ts';
+import { applyEntry, createState, stateDigest } from '../core/state/state.ts';
+import type { ClusterState } from '../core/state/types.ts';
 import { compareGeneration, formatGeneration, type Generation } from '../model/generation.ts';
 import type { LogIndex, NodeId, TaskId, Term } from '../model/ids.ts';
+import { isExclusive } from '../model/task-spec.ts';
 
 // What must hold after every event, whatever fails. Each check names the rule it stands for.
 
@@ -14,13 +17,20 @@ export class InvariantBroken extends Error {
   }
 }
 
-/** One copy's life on one machine as its processes see it. */
+/** One exclusive copy's life on one machine as its processes see it. Times of the world, ms. */
 export interface RunInterval {
   readonly slot: string;
   readonly node: NodeId;
   readonly generation: Generation;
   readonly from: number;
+  /** End of the lease it runs under. */
+  until: number;
   to: number | undefined;
+}
+
+interface Durable {
+  readonly hardState: { readonly term: Term; readonly votedFor: NodeId | null };
+  readonly lastIndex: number;
 }
 
 const sameEntry = (a: LogEntry, b: LogEntry): boolean => {
@@ -35,17 +45,31 @@ const sameEntry = (a: LogEntry, b: LogEntry): boolean => {
   return true;
 };
 
+/** Entries behind the commit index whose presence on a new leader is looked at. */
+const LEADER_DEPTH = 200;
+/** Appended entries remembered for log matching. */
+const MATCHED = 50_000;
+/** Rounding of clocks, ms. */
+const EPSILON = 0.02;
+
 export class Invariants {
   readonly #leaders = new Map<Term, NodeId>();
   /** Entry i is committed[i - 1]. */
   readonly #committed: LogEntry[] = [];
+  /** Every committed entry applied once: what all peers' records have to be. */
+  readonly #reference: ClusterState = createState();
+  readonly #appended = new Map<string, { readonly entry: LogEntry; readonly prevTerm: Term | undefined }>();
   readonly #commit = new Map<NodeId, number>();
   readonly #generations = new Map<string, Generation>();
   readonly #accepted = new Map<TaskId, string>();
   readonly #removed = new Set<TaskId>();
+  readonly #settled = new Set<TaskId>();
+  readonly #kept = new Set<TaskId>();
   /** Live copies of exclusive slots. */
   readonly #live = new Map<string, Set<RunInterval>>();
   exclusiveRuns = 0;
+
+  // ---- consensus ---------------------------------------------------------------------------------------------------------
 
   /** Election Safety (Raft 5.2): at most one leader a term; Leader Completeness (5.4): it holds every committed entry. */
   leader(node: NodeId, term: Term, has: (index: LogIndex) => Term | undefined): void {
@@ -53,37 +77,67 @@ export class Invariants {
     if (before !== undefined && before !== node) throw new InvariantBroken('one leader a term', `term ${term}: ${before} and ${node}`);
     if (before !== undefined) return;
     this.#leaders.set(term, node);
-    for (let i = this.#committed.length; i > Math.max(0, this.#committed.length - 200); i--) {
+    for (let i = this.#committed.length; i > Math.max(0, this.#committed.length - LEADER_DEPTH); i--) {
       const entry = this.#committed[i - 1] as LogEntry;
+      if (entry.term > term) continue;
       const held = has(entry.index);
       if (held !== undefined && held !== entry.term) throw new InvariantBroken('leader completeness', `${node} leads term ${term} with another entry at ${i}`);
       if (held === undefined && i === this.#committed.length) throw new InvariantBroken('leader completeness', `${node} leads term ${term} without entry ${i}`);
     }
   }
 
-  /** State Machine Safety (5.4.3) and Log Matching on what is applied; generations strictly rise. */
+  /** Log Matching (5.3): entries of one index and term are the same everywhere, and so is what stands before them. */
+  appended(node: NodeId, ops: readonly PersistOp[], termAt: (index: LogIndex) => Term | undefined): void {
+    for (const op of ops) {
+      if (op.type !== 'append') continue;
+      op.entries.forEach((entry, i) => {
+        const prevTerm = i > 0 ? (op.entries[i - 1] as LogEntry).term : termAt((entry.index - 1) as LogIndex);
+        const key = `${entry.index}/${entry.term}`;
+        const known = this.#appended.get(key);
+        if (known === undefined) {
+          this.#appended.set(key, { entry, prevTerm });
+          if (this.#appended.size > MATCHED) this.#appended.delete(this.#appended.keys().next().value as string);
+        } else if (!sameEntry(known.entry, entry) || (prevTerm !== undefined && known.prevTerm !== undefined && prevTerm !== known.prevTerm)) {
+          throw new InvariantBroken('log matching', `${node} appends another entry ${entry.index} of term ${entry.term}`);
+        }
+      });
+    }
+  }
+
+  /** State Machine Safety (5.4.3): nobody applies another entry at an index. */
   applied(node: NodeId, entry: LogEntry): void {
     const known = this.#committed[entry.index - 1];
     if (known === undefined) {
       if (entry.index !== this.#committed.length + 1) throw new InvariantBroken('applied in order', `${node} applies ${entry.index} after ${this.#committed.length}`);
       this.#committed.push(entry);
-      this.#note(entry);
+      this.#refer(entry);
     } else if (!sameEntry(known, entry)) throw new InvariantBroken('state machine safety', `${node} applies another entry at ${entry.index} (term ${entry.term}, committed ${known.term})`);
   }
 
-  #note(entry: LogEntry): void {
-    if (entry.payload.kind !== 'command') return;
-    const decoded = decodeCommand(entry.payload.bytes);
-    if (!decoded.ok) return;
-    const { command } = decoded;
-    if (command.type === 'task.remove') this.#removed.add(command.taskId);
+  #refer(entry: LogEntry): void {
+    const state = this.#reference;
+    if (entry.payload.kind !== 'command') {
+      state.applied = entry.index;
+      return;
+    }
+    const { command, result } = applyEntry(state, entry.index, entry.payload.bytes);
+    if (command.type === 'task.submit') this.#settled.add(command.submission.id);
+    if (command.type === 'task.refuse') this.#settled.add(command.id);
+    if (!result.ok) return;
+    if (command.type === 'task.submit') this.#accepted.set(command.submission.id, command.submission.spec.name);
+    else if (command.type === 'task.remove') this.#removed.add(command.taskId);
+    else if (command.type === 'slot.assign') this.#assigned(command.taskId, command.slot, command.generation);
   }
 
-  /** Called with the outcome of each slot.assign that took effect, once per index. */
-  assigned(slot: string, generation: Generation): void {
+  /** Generations of a slot strictly rise, over every assignment that took effect. */
+  #assigned(task: TaskId, slotIndex: number, generation: Generation): void {
+    const slot = `${task}/${slotIndex}`;
     const before = this.#generations.get(slot);
-    if (before !== undefined && compareGeneration(before, generation) > 0) throw new InvariantBroken('generations rise', `${slot}: ${formatGeneration(before)} then ${formatGeneration(generation)}`);
+    if (before !== undefined && compareGeneration(before, generation) >= 0) throw new InvariantBroken('generations rise', `${slot}: ${formatGeneration(before)} then ${formatGeneration(generation)}`);
     this.#generations.set(slot, generation);
+    const spec = this.#reference.tasks.get(task)?.spec;
+    if (spec === undefined || !isExclusive(spec)) return;
+    for (const run of this.#live.get(slot) ?? []) throw new InvariantBroken('no grant before expiry', `${slot} is assigned as ${formatGeneration(generation)} while ${formatGeneration(run.generation)} runs on ${run.node} under a lease until ${run.until}`);
   }
 
   /** Commit never shrinks within one life of a peer. */
@@ -96,17 +150,32 @@ export class Invariants {
     this.#commit.delete(node);
   }
 
-  /** A vote leaves the machine only when it is durable there (Raft figure 2, persistent state). */
-  voteSent(node: NodeId, term: Term, to: NodeId, durable: { readonly term: Term; readonly votedFor: NodeId | null }): void {
-    if (durable.term > term) return;
-    if (durable.term < term || durable.votedFor !== to) throw new InvariantBroken('vote durable before reply', `${node} votes for ${to} in term ${term}; on its disk: term ${durable.term}, ${durable.votedFor}`);
+  /** A vote, and word of entries held, leave the machine only when they are durable there (Raft figure 2). */
+  sent(node: NodeId, to: NodeId, message: RaftMessage, durable: Durable): void {
+    const { term, votedFor } = durable.hardState;
+    if (message.type === 'vote-reply' && message.granted && !message.preVote) {
+      if (term > message.term || (term === message.term && votedFor === to)) return;
+      throw new InvariantBroken('vote durable before reply', `${node} votes for ${to} in term ${message.term}; on its disk: term ${term}, ${votedFor}`);
+    }
+    if (message.type === 'append-reply' && message.ok && message.index > durable.lastIndex) {
+      throw new InvariantBroken('entries durable before reply', `${node} says it holds ${message.index}; on its disk: ${durable.lastIndex}`);
+    }
   }
 
-  accepted(id: TaskId, name: string): void {
-    this.#accepted.set(id, name);
+  // ---- tasks -------------------------------------------------------------------------------------------------------------
+
+  /** A client was told that its task is accepted. */
+  acknowledged(id: TaskId, name: string): void {
+    if (!this.#settled.has(id)) throw new InvariantBroken('accepted means committed', `${name} (${id}) was said to be accepted, and no entry says so`);
   }
-  removed(id: TaskId): void {
-    this.#removed.add(id);
+  /** A submission is durable somewhere: it has to be settled in the end. */
+  kept(id: TaskId): void {
+    this.#kept.add(id);
+  }
+  /** Kept submissions without a verdict. */
+  unsettled(): TaskId[] {
+    for (const id of this.#kept) if (this.#settled.has(id)) this.#kept.delete(id);
+    return [...this.#kept];
   }
 
   /** No accepted task lost, no removed one back. `tasks`: those of a peer that has applied everything. */
@@ -116,9 +185,31 @@ export class Invariants {
     }
     for (const id of this.#removed) if (tasks.has(id)) throw new InvariantBroken('no removed task back', `${id} is back on ${node}`);
   }
+  /** A peer's records are what the log gives. `state` has applied everything committed. */
+  records(node: NodeId, state: ClusterState): void {
+    if (stateDigest(state) !== this.referenceDigest()) throw new InvariantBroken('equal records', `${node}'s records differ from what the log gives at ${state.applied}`);
+  }
+  #digest = { at: -1, text: '' };
+  referenceDigest(): string {
+    if (this.#digest.at !== this.#reference.applied) this.#digest = { at: this.#reference.applied, text: stateDigest(this.#reference) };
+    return this.#digest.text;
+  }
 
-  /** At most one live copy of an exclusive slot, anywhere. */
+  // ---- leases and copies -------------------------------------------------------------------------------------------------
+
+  /** The holder counts on a lease until `until`: nobody else's copy of the slot may live. */
+  granted(node: NodeId, key: LeaseKey, now: number, until: number): void {
+    if (until <= now) return;
+    for (const run of this.#live.get(`${key.taskId}/${key.slot}`) ?? []) {
+      if (run.node === node && compareGeneration(run.generation, key.generation) === 0) continue;
+      if (compareGeneration(run.generation, key.generation) > 0) continue;
+      throw new InvariantBroken('no grant before expiry', `${run.slot} ${formatGeneration(key.generation)} is granted to ${node} while ${formatGeneration(run.generation)} runs on ${run.node}`);
+    }
+  }
+
+  /** At most one live copy of an exclusive slot, anywhere, and only under a lease. */
   copyStarted(run: RunInterval): void {
+    if (!(run.until > run.from)) throw new InvariantBroken('exclusive run inside its lease', `${run.slot} ${formatGeneration(run.generation)} starts on ${run.node} at ${run.from} without a lease`);
     const live = this.#live.get(run.slot) ?? new Set();
     for (const other of live) {
       throw new InvariantBroken('exclusive runs once', `${run.slot} runs on ${other.node} (generation ${formatGeneration(other.generation)}) and on ${run.node} (${formatGeneration(run.generation)}) at ${run.from}`);
@@ -129,7 +220,10 @@ export class Invariants {
   }
   copyEnded(run: RunInterval, at: number): void {
     run.to = at;
-    this.#live.get(run.slot)?.delete(run);
+    const live = this.#live.get(run.slot);
+    live?.delete(run);
+    if (live?.size === 0) this.#live.delete(run.slot);
+    if (at > run.until + EPSILON) throw new InvariantBroken('exclusive run inside its lease', `${run.slot} on ${run.node} ended at ${at}, its lease at ${run.until}`);
   }
 
   get committedCount(): number {

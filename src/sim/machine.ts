@@ -1,118 +1,145 @@
 import { createPeer, type Peer, type PeerOptions } from '../core/peer/peer.ts';
-import type { PeerConfig, PeerEffect, PeerEvent } from '../core/peer/types.ts';
+import type { PeerEffect, PeerEvent } from '../core/peer/types.ts';
 import { formatCopyId } from '../core/reconcile/copy-id.ts';
-import type { DesiredCopy, ObservedCopy } from '../core/reconcile/types.ts';
+import type { CopyId, DesiredCopy, ObservedCopy } from '../core/reconcile/types.ts';
 import { dumpState } from '../core/state/state.ts';
-import type { StatePut } from '../core/state/types.ts';
-import { formatGeneration } from '../model/generation.ts';
-import { incarnation, logIndex, monoMs, wallMs, type MonoMs, type NodeId } from '../model/ids.ts';
-import type { LeaseKey } from '../core/lease/types.ts';
+import { incarnation, logIndex, type MonoMs, monoMs, type NodeId, type TaskId, wallMs } from '../model/ids.ts';
+import type { SlotRecord } from '../model/records.ts';
 import type { Rng } from '../model/random.ts';
-import { Disk, DiskWriter } from './disk.ts';
-import type { RunInterval } from './invariants.ts';
+import { isExclusive } from '../model/task-spec.ts';
+import type { LeaseKey } from '../core/lease/types.ts';
+import { type RunningCopy, SimBoot } from './boot.ts';
+import { Disk, DiskWriter, type Snapshot } from './disk.ts';
+import { InvariantBroken } from './invariants.ts';
 import type { World } from './world.ts';
 
-// One simulated machine: power, disk, boot, agent (the real peer core), and the copies its runtime runs. The driver's rules
-// (persist, then send, then notify; boot's deadlines) are kept here as they are in the real agent.
+// One simulated machine: power, clock, disk, boot, agent (the real peer core), and the copies its runtime runs. The driver's
+// rules (persist, then send, then notify; boot's deadlines) are kept here as they are in the real agent.
 
-interface RunningCopy {
-  readonly desired: DesiredCopy;
-  readonly interval: RunInterval | undefined;
-  readonly startedAt: number;
-}
+/** Send times remembered of lease renewals, to check what is counted from them. */
+const RENEWALS_KEPT = 64;
 
 export class Machine {
   readonly id: NodeId;
   readonly index: number;
+  readonly witness: boolean;
   readonly world: World;
   readonly rng: Rng;
   readonly disk: Disk;
+  readonly boot: SimBoot;
   powered = false;
-  /** Boot answers probes and enforces deadlines; dies only with the machine (or by a fault of its own). */
-  boot = false;
   peer: Peer | undefined;
+  /** Number of times it was powered on. */
+  boots = 0;
+  engineUp = true;
+  /** Survive the agent, not the machine. */
+  readonly copies = new Map<CopyId, RunningCopy>();
+  /** Wall clock of this machine relative to the world's, ms. */
+  wallOffset = 0;
+  /** Its own clock: counts from power-on, at a rate of its own. */
+  readonly #rate: number;
+  #clockFrom = 0;
   #writer: DiskWriter | undefined;
   #life = 0;
   #wakeAt: number | undefined;
-  #incarnation = 0;
-  #seeds: PeerOptions['seeds'];
-  /** Survive the agent, not the machine. */
-  readonly copies = new Map<string, RunningCopy>();
-  /** Boot's registry: deadlines of exclusive slots' copies. */
-  readonly #deadlines = new Map<string, { key: LeaseKey; deadline: number }>();
-  /** Wall clock of this machine relative to the world's, ms. */
-  wallOffset = 0;
+  readonly #seeds: PeerOptions['seeds'];
+  readonly #renewals = new Map<number, number>();
+  #event: PeerEvent | undefined;
 
-  constructor(world: World, index: number, id: NodeId, voters: readonly NodeId[], seeds: PeerOptions['seeds']) {
+  constructor(world: World, index: number, id: NodeId, options: { readonly voters: readonly NodeId[]; readonly seeds: PeerOptions['seeds']; readonly rate: number; readonly witness: boolean }) {
     this.world = world;
     this.index = index;
     this.id = id;
+    this.witness = options.witness;
     this.rng = world.rngFor(`machine/${index}`);
-    this.disk = new Disk(voters);
-    this.#seeds = seeds;
+    this.disk = new Disk(options.voters);
+    this.boot = new SimBoot(this);
+    this.#seeds = options.seeds;
+    this.#rate = options.rate;
   }
 
   get up(): boolean {
     return this.peer !== undefined;
   }
 
+  // ---- clock -------------------------------------------------------------------------------------------------------------
+
   now(): MonoMs {
-    return monoMs(this.world.now);
+    return monoMs((this.world.now - this.#clockFrom) * this.#rate);
+  }
+  /** The first instant of the world at which this machine's clock shows `at`. */
+  worldTimeOf(at: number): number {
+    let t = this.#clockFrom + at / this.#rate;
+    while ((t - this.#clockFrom) * this.#rate < at) t += 1e-6;
+    return t;
   }
 
+  // ---- power -------------------------------------------------------------------------------------------------------------
+
   powerOn(): void {
+    if (this.powered) return;
     this.powered = true;
-    this.boot = true;
+    this.engineUp = true;
+    this.boots += 1;
+    this.#clockFrom = this.world.now - this.rng.int(1, 60_000);
     this.startAgent();
   }
 
   powerOff(): void {
+    if (!this.powered) return;
     this.powered = false;
-    this.boot = false;
-    this.#stopAgent();
-    for (const copyId of [...this.copies.keys()]) this.#copyGone(copyId);
-    this.#deadlines.clear();
-    this.world.machineSilent(this);
+    const last = this.#stopAgent();
+    this.disk.cut(this.rng, last);
+    this.boots += 1;
+    for (const copy of [...this.copies.values()]) this.copyGone(copy);
+    this.boot.powerOff();
+    this.world.network.closeAll(this, true);
   }
 
   /** The agent alone dies; boot restarts it. The copies go on. */
   killAgent(restartAfterMs: number): void {
     if (!this.up) return;
     this.#stopAgent();
-    this.world.agentGone(this);
+    this.world.tally.agentCrashes += 1;
+    this.world.network.closeAll(this, false);
     const life = this.#life;
     this.world.after(restartAfterMs, () => {
       if (this.powered && this.#life === life && !this.up) this.startAgent();
     });
   }
 
-  #stopAgent(): void {
+  #stopAgent(): ReturnType<DiskWriter['lose']> {
     this.#life += 1;
-    this.#writer?.lose();
+    const last = this.#writer?.lose();
     this.#writer = undefined;
     this.peer = undefined;
+    this.#wakeAt = undefined;
+    this.#renewals.clear();
+    return last;
   }
 
   startAgent(): void {
+    const { world } = this;
     const life = ++this.#life;
     const { consensus, state, pending } = this.disk.restore();
-    this.#incarnation = Math.max(this.#incarnation + 1, Number(this.disk.local.get('incarnation') ?? '0') + 1);
-    this.world.invariants.restarted(this.id);
+    const lived = Number(this.disk.local.get('incarnation') ?? '0') + 1;
+    world.invariants.restarted(this.id);
     this.#writer = new DiskWriter(
       this.disk,
-      (done) => this.world.after(this.world.fsyncMs(this), () => { if (this.#life === life) done(); }),
+      (sync, done) => world.after(sync ? world.fsyncMs(this) : 0.05, () => { if (this.#life === life) done(); }),
       (persistId) => this.post({ type: 'persisted', persistId }),
       (index) => this.post({ type: 'state-written', index }),
+      { skipWait: world.has('vote-before-fsync'), skipState: world.has('applied-without-state') },
     );
-    this.#writer.local('incarnation', String(this.#incarnation));
+    this.#writer.local('incarnation', String(lived));
     this.peer = createPeer({
-      self: this.id, config: this.world.config, seed: `${this.world.seed}/${this.index}/${life}`, incarnation: incarnation(this.#incarnation),
-      consensus, state, pending, seeds: this.#seeds, rank: this.index / 100,
-      adoptedLeases: [...this.#deadlines.values()].map((d) => ({ key: d.key, deadline: monoMs(d.deadline) })),
+      self: this.id, config: world.config, seed: `${world.seed}/${this.index}/${life}`, incarnation: incarnation(lived),
+      consensus: world.has('forget-vote') ? { ...consensus, hardState: { term: 0 as never, votedFor: null } } : consensus,
+      state, pending: world.has('forget-submissions') ? [] : pending, seeds: this.#seeds, rank: this.index / 100, adoptedLeases: this.boot.kept(),
     }, this.now());
-    this.post({ type: 'host-facts', head: this.world.hostFacts(this) });
-    this.post({ type: 'runtime', event: { type: 'listing', runtime: 'process', copies: [...this.copies.values()].map((c) => this.#observed(c)) } });
-    this.world.agentUp(this);
+    world.network.wanted(this, this.#seeds.map((s) => s.id));
+    this.post({ type: 'host-facts', head: world.hostFacts(this) });
+    if (this.engineUp) this.#list();
     this.#loadLoop(life);
   }
 
@@ -124,166 +151,206 @@ export class Machine {
     });
   }
 
+  // ---- the agent ---------------------------------------------------------------------------------------------------------
+
   post(event: PeerEvent): void {
-    const peer = this.peer;
+    const { peer, world } = this;
     if (peer === undefined) return;
     const life = this.#life;
-    const effects = peer.step(event, this.now(), wallMs(this.world.wallNow() + this.wallOffset));
+    const { trace } = world;
+    trace.event(world.now, this.index, event);
+    const effects = peer.step(event, this.now(), wallMs(world.wallNow() + this.wallOffset));
     for (const effect of effects) {
       if (this.#life !== life) return;
-      if (this.world.crashBetweenEffects(this)) {
-        this.powerOff();
-        return;
-      }
+      if (world.crashesNow(this)) return this.powerOff();
+      trace.effect(effect);
+      this.#event = event;
       this.#run(effect);
     }
-    this.world.checked(this);
+    if (this.#life !== life) return;
+    world.checked(this);
     this.#arm();
   }
 
   #arm(): void {
     const at = this.peer?.nextWake();
-    if (at === undefined || (this.#wakeAt !== undefined && this.#wakeAt <= at && this.#wakeAt > this.world.now)) return;
+    if (at === undefined || (this.#wakeAt !== undefined && this.#wakeAt <= at)) return;
     this.#wakeAt = at;
     const life = this.#life;
-    this.world.at(Math.max(at, this.world.now), () => {
-      if (this.#life !== life || !this.up) return;
-      if (this.#wakeAt !== at) return;
+    const { world } = this;
+    world.at(Math.max(this.worldTimeOf(at), world.now), () => {
+      if (this.#life !== life || this.#wakeAt !== at) return;
       this.#wakeAt = undefined;
-      const late = this.world.stallOf(this);
-      if (late > 0) {
-        this.world.after(late, () => { if (this.#life === life) this.post({ type: 'tick', lateMs: late }); });
-        return;
-      }
-      this.post({ type: 'tick', lateMs: 0 });
+      const late = world.stallOf(this);
+      if (late === 0) return this.post({ type: 'tick', lateMs: 0 });
+      this.#wakeAt = Number.NEGATIVE_INFINITY;
+      world.after(late, () => {
+        if (this.#life !== life) return;
+        this.#wakeAt = undefined;
+        this.post({ type: 'tick', lateMs: late });
+      });
     });
   }
 
   #run(effect: PeerEffect): void {
     const writer = this.#writer;
+    const { world } = this;
     if (writer === undefined) return;
     switch (effect.type) {
       case 'persist':
+        world.invariants.appended(this.id, effect.ops, (index) => this.peer?.termAt(index));
         return writer.persist(effect.persistId, effect.ops);
       case 'write-state':
+        if (world.has('start-without-lease')) this.#startAtOnce(effect.puts);
         return writer.writeState(effect.puts, effect.applied);
       case 'keep-submission':
-        return writer.keep(effect.submission, () => this.post({ type: 'submission-kept', id: effect.submission.id }));
+        return writer.keep(effect.submission, () => {
+          world.invariants.kept(effect.submission.id);
+          this.post({ type: 'submission-kept', id: effect.submission.id });
+        });
       case 'drop-submissions':
         return writer.drop(effect.ids);
       case 'send': {
+        if (effect.channel === 'lease' && effect.message.type === 'lease-renew') this.#noteRenewal(effect.message.seq);
         const send = (): void => {
-          if (effect.channel === 'raft' && effect.message.type === 'vote-reply' && effect.message.granted && !effect.message.preVote) {
-            this.world.invariants.voteSent(this.id, effect.message.term, effect.to, this.disk.hardState);
-          }
-          this.world.send(this, effect.to, { ...effect, type: 'message', from: this.id });
+          if (effect.channel === 'raft') world.invariants.sent(this.id, effect.to, effect.message, this.disk);
+          world.network.send(this, effect.to, effect);
         };
         return effect.afterPersist ? writer.after(send) : send();
       }
       case 'publish':
-        return this.world.publish(this, effect);
+        return world.network.publish(this, effect);
       case 'probe-boot':
-        return this.world.probeBoot(this, effect.peer, effect.attempt);
+        return world.network.probeBoot(this, effect.peer, effect.attempt);
       case 'dial':
-        return this.world.dial(this, effect.peer);
+        return world.network.dial(this, effect.peer);
       case 'peers':
-        return this.world.wanted(this, effect.wanted);
+        return world.network.wanted(this, effect.wanted);
       case 'credentials-changed':
         return;
       case 'incarnation':
-        this.#incarnation = effect.incarnation;
         return writer.local('incarnation', String(effect.incarnation));
       case 'runtime':
         return this.#runtime(effect.effect);
       case 'lease-deadline':
-        return this.#deadline(effect.key, effect.deadline);
+        return effect.deadline === undefined ? this.boot.drop(effect.key) : this.#lease(effect.key, effect.deadline);
       case 'fetch-entries':
-        return this.world.fetchEntries(this, effect.from, effect.to, effect.peers);
+        return world.network.fetchEntries(this, effect.from, effect.to, effect.peers);
       case 'fetch-snapshot':
-        return this.world.fetchSnapshot(this, effect);
+        return world.network.fetchSnapshot(this, effect);
       case 'client-reply':
-        return this.world.replied(this, effect.requestId, effect.result);
+        return world.replied(effect.requestId, effect.result);
       case 'notify':
-        return this.world.noticed(this, effect.notice);
+        return world.noticed(this, effect.notice);
     }
   }
 
-  // ---- runtime and boot ------------------------------------------------------------------------------------------------
+  // ---- leases ------------------------------------------------------------------------------------------------------------
+
+  #noteRenewal(seq: number): void {
+    this.#renewals.set(seq, this.now());
+    if (this.#renewals.size > RENEWALS_KEPT) this.#renewals.delete(this.#renewals.keys().next().value as number);
+  }
+
+  /** The holder counts from the send time of what was acknowledged, never from the answer (Gray & Cheriton, 'effective term'). */
+  #lease(key: LeaseKey, deadline: number): void {
+    const { world } = this;
+    const { leaseMs, clockRateError } = world.config.lease;
+    const event = this.#event;
+    let counted = deadline;
+    if (event?.type === 'message' && event.channel === 'lease' && event.message.type === 'lease-ack') {
+      const sentAt = this.#renewals.get(event.message.seq);
+      if (world.has('lease-from-receipt')) counted = this.now() + leaseMs * (1 - clockRateError);
+      if (sentAt !== undefined && counted > sentAt + leaseMs * (1 - Math.abs(clockRateError)) + 1e-6 && !world.has('wrong-lease-arithmetic')) throw new InvariantBroken('lease counts from sending', `${this.id} counts ${counted} for a renewal sent at ${sentAt}`);
+    }
+    this.boot.set(key, counted);
+  }
+
+  // ---- runtime -----------------------------------------------------------------------------------------------------------
 
   #observed(c: RunningCopy): ObservedCopy {
     const { taskId, slot, generation, specVersion } = c.desired;
     return { copyId: formatCopyId(c.desired), taskId, slot, generation, specVersion, runtime: 'process', handle: `sim:${this.index}`, running: true, startedAt: wallMs(c.startedAt), exitCode: null, ports: [] };
   }
+  #list(): void {
+    this.post({ type: 'runtime', event: { type: 'listing', runtime: 'process', copies: [...this.copies.values()].map((c) => this.#observed(c)) } });
+  }
 
   #runtime(effect: Extract<PeerEffect, { type: 'runtime' }>['effect']): void {
     const life = this.#life;
-    const answer = (delay: number, run: () => void): void => this.world.after(delay, () => { if (this.powered) run(); });
-    if (effect.type === 'start') {
-      answer(this.world.startMs(this), () => {
-        // The agent that asked is gone: its start died with it.
-        if (this.#life !== life || this.copies.has(effect.copyId)) return;
-        const key: LeaseKey = { taskId: effect.copy.taskId, slot: effect.copy.slot, generation: effect.copy.generation };
-        if (effect.copy.exclusive && !this.#deadlines.has(slotText(key))) {
-          this.post({ type: 'runtime', event: { type: 'start-failed', copyId: effect.copyId, error: 'its lease ran out', retryable: true } });
-          return;
-        }
-        const interval = effect.copy.exclusive ? { slot: `${key.taskId}/${key.slot}`, node: this.id, generation: key.generation, from: this.world.now, to: undefined } : undefined;
-        const copy: RunningCopy = { desired: effect.copy, interval, startedAt: this.world.wallNow() };
-        this.copies.set(effect.copyId, copy);
-        if (interval) this.world.invariants.copyStarted(interval);
-        this.world.copyRuns(this, effect.copy);
-        this.post({ type: 'runtime', event: { type: 'started', copy: this.#observed(copy) } });
+    const { world } = this;
+    const soon = (delay: number, run: () => void): void => world.after(delay, () => { if (this.#life === life) run(); });
+    if (effect.type === 'start') soon(world.startMs(this), () => this.#started(effect.copyId, effect.copy, life));
+    else if (effect.type === 'stop') {
+      soon(effect.graceful ? 20 + this.rng.next() * Math.min(effect.graceMs, 500) : 5 + this.rng.next() * 50, () => {
+        const copy = this.copies.get(effect.copyId);
+        if (copy) this.copyGone(copy);
+        this.post({ type: 'runtime', event: { type: 'stopped', copyId: effect.copyId } });
       });
-    } else if (effect.type === 'stop') {
-      answer(effect.graceful ? 20 : 5, () => {
-        this.#copyGone(effect.copyId);
-        if (this.#life === life) this.post({ type: 'runtime', event: { type: 'stopped', copyId: effect.copyId } });
-      });
-    } else answer(5, () => { if (this.#life === life) this.post({ type: 'runtime', event: { type: 'health', copyId: effect.copyId, ok: true, output: '' } }); });
+    } else soon(5, () => this.post({ type: 'runtime', event: { type: 'health', copyId: effect.copyId, ok: true, output: '' } }));
   }
 
-  /** The runtime dies: its copies are gone when it returns, and nothing starts meanwhile. */
-  engineDown(): void {
+  #started(copyId: CopyId, desired: DesiredCopy, life: number): void {
+    const old = this.copies.get(copyId);
+    if (old?.condemned) {
+      // Boot is killing its namesake: registering waits for that.
+      this.world.after(50, () => { if (this.#life === life) this.#started(copyId, desired, life); });
+      return;
+    }
+    const fail = (error: string): void => this.post({ type: 'runtime', event: { type: 'start-failed', copyId, error, retryable: true } });
+    if (!this.engineUp) return fail('the engine does not answer');
+    const key: LeaseKey = { taskId: desired.taskId, slot: desired.slot, generation: desired.generation };
+    if (!old && desired.exclusive && this.boot.until(key) === undefined) return fail('its lease ran out');
+    const copy = old ?? this.#launch(copyId, desired, key);
+    this.post({ type: 'runtime', event: { type: 'started', copy: this.#observed(copy) } });
+  }
+
+  #launch(copyId: CopyId, desired: DesiredCopy, key: LeaseKey): RunningCopy {
+    const { world } = this;
+    const interval = desired.exclusive ? { slot: `${key.taskId}/${key.slot}`, node: this.id, generation: key.generation, from: world.now, until: this.boot.until(key) ?? 0, to: undefined } : undefined;
+    const copy: RunningCopy = { desired, interval, startedAt: world.wallNow(), condemned: false };
+    this.copies.set(copyId, copy);
+    if (interval) world.invariants.copyStarted(interval);
+    world.copyRuns(this, desired);
+    return copy;
+  }
+
+  /** The planted defect: what is assigned runs, lease or not. */
+  #startAtOnce(puts: readonly { readonly key: string; readonly value: unknown }[]): void {
+    for (const { key, value } of puts) {
+      const slot = value as SlotRecord | null;
+      const id = key.startsWith('slot/') ? (key.slice(5, key.lastIndexOf('/')) as TaskId) : undefined;
+      const task = id === undefined ? undefined : this.peer?.state().tasks.get(id);
+      if (!task || slot?.state.kind !== 'assigned' || slot.state.node !== this.id || !isExclusive(task.spec)) continue;
+      const desired = { taskId: task.id, slot: slot.slot, generation: slot.generation, specVersion: task.specVersion, spec: task.spec, exclusive: true };
+      if (!this.copies.has(formatCopyId(desired))) this.#launch(formatCopyId(desired), desired, desired);
+    }
+  }
+
+  /** The runtime dies and takes its copies with it; nothing starts until it is back. */
+  engineKill(): void {
+    if (!this.powered || !this.engineUp) return;
+    this.engineUp = false;
     this.post({ type: 'runtime', event: { type: 'runtime-down', runtime: 'process', reason: 'engine killed' } });
   }
-  engineUp(): void {
-    for (const copyId of [...this.copies.keys()]) this.#copyGone(copyId);
-    this.post({ type: 'runtime', event: { type: 'listing', runtime: 'process', copies: [] } });
+  engineStart(): void {
+    if (!this.powered || this.engineUp) return;
+    this.engineUp = true;
+    for (const copy of [...this.copies.values()]) this.copyGone(copy);
+    this.#list();
   }
 
-  #copyGone(copyId: string): void {
-    const copy = this.copies.get(copyId);
-    if (!copy) return;
+  /** Its processes are gone. Idempotent. */
+  copyGone(copy: RunningCopy): void {
+    const copyId = formatCopyId(copy.desired);
+    if (this.copies.get(copyId) !== copy) return;
     this.copies.delete(copyId);
     if (copy.interval) this.world.invariants.copyEnded(copy.interval, this.world.now);
     this.world.copyGone(this, copy.desired);
   }
 
-  #deadline(key: LeaseKey, deadline: MonoMs | undefined): void {
-    const text = slotText(key);
-    if (deadline === undefined) {
-      this.#deadlines.delete(text);
-      this.world.after(5, () => this.#bootKills(key));
-      return;
-    }
-    this.#deadlines.set(text, { key, deadline });
-    const killAt = deadline - this.world.config.lease.stopAllowanceMs;
-    this.world.at(Math.max(this.world.now, killAt), () => {
-      const held = this.#deadlines.get(text);
-      if (!this.boot || held === undefined || held.deadline > deadline) return;
-      this.#deadlines.delete(text);
-      this.#bootKills(key);
-    });
-  }
+  // ---- serving neighbours ------------------------------------------------------------------------------------------------
 
-  #bootKills(key: LeaseKey): void {
-    const prefix = `${slotText(key)}.`;
-    const killed = [...this.copies.keys()].filter((id) => id.startsWith(prefix));
-    for (const copyId of killed) this.#copyGone(copyId);
-    if (killed.length > 0) this.post({ type: 'proven-dead', keys: [key] });
-  }
-
-  /** Serves a neighbour's range request. */
   entries(from: number, to: number): Extract<PeerEvent, { type: 'range-reply' }>['entries'] | undefined {
     const peer = this.peer;
     if (!peer) return undefined;
@@ -294,10 +361,19 @@ export class Machine {
     return { prevIndex: logIndex(from - 1), prevTerm, entries, commit };
   }
 
-  snapshot(): { readonly index: number; readonly pairs: StatePut[] } | undefined {
-    if (!this.peer) return undefined;
-    return { index: this.peer.state().applied, pairs: [...dumpState(this.peer.state())] };
+  snapshot(): Snapshot | undefined {
+    const peer = this.peer;
+    const index = peer?.state().applied;
+    const term = index === undefined ? undefined : peer?.termAt(index);
+    if (!peer || index === undefined || term === undefined) return undefined;
+    return { index, term, membership: peer.membershipAt(index), pairs: structuredClone([...dumpState(peer.state())]) };
+  }
+  installSnapshot(snapshot: Snapshot): void {
+    this.#writer?.install(snapshot, () => {
+      this.world.tally.snapshots += 1;
+      // The records of the core are its own, not the disk's.
+      this.post({ type: 'snapshot-installed', ...snapshot, pairs: structuredClone(snapshot.pairs) });
+      if (this.peer) this.world.jumped(this, this.peer.state().applied);
+    });
   }
 }
-
-const slotText = (key: LeaseKey): string => `${key.taskId}.${key.slot}.${formatGeneration(key.generation)}`;

@@ -1,14 +1,16 @@
-import type { ClientResult, GossipMessage, PeerConfig, PeerEffect, PeerEvent, PeerNotice, HostFacts } from '../core/peer/types.ts';
+import type { ClientResult, HostFacts, PeerConfig, PeerNotice } from '../core/peer/types.ts';
 import type { DesiredCopy } from '../core/reconcile/types.ts';
-import type { LogEntry } from '../core/consensus/types.ts';
-import { nodeId, taskId, wallMs, type NodeId, type TaskId } from '../model/ids.ts';
-import { createRng, type Rng } from '../model/random.ts';
 import type { Command } from '../model/commands.ts';
+import { nodeId, type NodeId, taskId, type TaskId, wallMs } from '../model/ids.ts';
+import { LIMITS } from '../model/limits.ts';
+import { createRng, type Rng } from '../model/random.ts';
 import type { TaskSpec } from '../model/task-spec.ts';
-import { stateDigest } from '../core/state/state.ts';
+import type { Defect } from './defects.ts';
 import { createEventHeap } from './event-heap.ts';
 import { InvariantBroken, Invariants } from './invariants.ts';
 import { Machine } from './machine.ts';
+import { Network, type NetworkOptions } from './network.ts';
+import { createTrace } from './trace.ts';
 
 // A whole cluster of real peer cores on virtual time: one seed decides everything, so any run can be had again.
 
@@ -16,28 +18,22 @@ export interface WorldOptions {
   readonly seed: string;
   readonly machines: number;
   readonly config: PeerConfig;
-  /** One-way network delay range, ms, and probability that a message is lost (a reset stream drops what is in flight). */
-  readonly delayMs: readonly [number, number];
-  readonly loss: number;
+  readonly network: NetworkOptions;
   /** fsync duration range, ms. */
   readonly fsyncMs: readonly [number, number];
   /** Start of a copy, range, ms. */
   readonly startMs: readonly [number, number];
   /** Probability that a machine loses power between two effects of a step. */
   readonly crashBetweenEffects: number;
+  /** Each machine's clock runs at a rate within 1 +- this. */
+  readonly clockRateError: number;
+  /** The last machine votes and runs nothing. */
+  readonly witness: boolean;
+  readonly defects: readonly Defect[];
 }
 
-export interface Tally {
-  elections: number;
-  crashes: number;
-  agentCrashes: number;
-  heals: number;
-  cuts: number;
-  falseDeaths: number;
-  revivals: number;
-  messages: number;
-  events: number;
-}
+export const NO_TALLY = { elections: 0, crashes: 0, agentCrashes: 0, engineCrashes: 0, stalls: 0, cuts: 0, heals: 0, joins: 0, drains: 0, snapshots: 0, falseDeaths: 0, leaseExpiries: 0, revivals: 0, messages: 0, events: 0 };
+export type Tally = { -readonly [K in keyof typeof NO_TALLY]: number };
 
 /** What a bystander notes, for timelines and recovery times. */
 export interface WorldObserver {
@@ -46,39 +42,46 @@ export interface WorldObserver {
   onNotice?(machine: Machine, notice: PeerNotice, at: number): void;
 }
 
+/** A peer may wait for this many answers of its own log at once: what one batch of the master and a few clients make. */
+const MAX_ORIGINS = LIMITS.proposalsInFlight * 2;
+const SUBMISSION_LIFE_MS = 86_400_000;
+
 export class World {
   readonly seed: string;
   readonly config: PeerConfig;
   readonly invariants = new Invariants();
+  readonly trace = createTrace();
+  readonly network: Network;
   readonly machines: Machine[] = [];
-  readonly tally: Tally = { elections: 0, crashes: 0, agentCrashes: 0, heals: 0, cuts: 0, falseDeaths: 0, revivals: 0, messages: 0, events: 0 };
+  readonly defects: ReadonlySet<Defect>;
+  readonly tally: Tally = { ...NO_TALLY };
   readonly observers = new Set<WorldObserver>();
   now = 0;
   /** Off while faults stop and the cluster is to settle. */
   faultsOn = true;
   readonly #options: WorldOptions;
   readonly #heap = createEventHeap();
-  readonly #rng: Rng;
   readonly #byId = new Map<NodeId, Machine>();
-  /** Blocked directions, `from>to`. */
-  readonly #blocked = new Set<string>();
-  /** Open connections, `low|high`. */
-  readonly #links = new Set<string>();
-  readonly #wanted = new Map<NodeId, readonly NodeId[]>();
   readonly #replies = new Map<number, (result: ClientResult) => void>();
   readonly #stalls = new Map<NodeId, number>();
+  readonly #appliedUpTo = new Map<NodeId, number>();
+  readonly #heads = new Map<NodeId, HostFacts>();
   #requestIds = 1;
-  #appliedUpTo = new Map<NodeId, number>();
 
   constructor(options: WorldOptions) {
     this.#options = options;
     this.seed = options.seed;
     this.config = options.config;
-    this.#rng = createRng(`${options.seed}/world`);
-    for (let i = 0; i < options.machines; i++) this.addMachine();
+    this.defects = new Set(options.defects);
+    this.network = new Network(this, options.network);
+    for (let i = 0; i < options.machines; i++) this.addMachine(options.witness && i === options.machines - 1);
   }
 
-  // ---- time ------------------------------------------------------------------------------------------------------------
+  has(defect: Defect): boolean {
+    return this.defects.size > 0 && this.defects.has(defect);
+  }
+
+  // ---- time --------------------------------------------------------------------------------------------------------------
 
   rngFor(name: string): Rng {
     return createRng(`${this.seed}/${name}`);
@@ -96,29 +99,33 @@ export class World {
   run(until: number, done?: () => boolean): boolean {
     for (;;) {
       if (done?.()) return true;
-      const next = this.#heap.pop();
-      if (next === undefined || next.at > until) {
-        if (next !== undefined) this.#heap.push(next.at, next.run);
+      const at = this.#heap.nextAt();
+      if (at === undefined || at > until) {
         this.now = until;
         return done?.() ?? true;
       }
-      this.now = next.at;
+      const next = this.#heap.pop() as { readonly at: number; readonly run: () => void };
+      this.now = at;
       this.tally.events += 1;
       next.run();
     }
   }
 
-  // ---- machines --------------------------------------------------------------------------------------------------------
+  // ---- machines ----------------------------------------------------------------------------------------------------------
 
-  /** Machine 0 founds the cluster; the rest know it and are admitted through it. */
-  addMachine(): Machine {
+  /** Machine 0 founds the cluster; the rest know it and are admitted through any that is up. */
+  addMachine(witness = false): Machine {
     const index = this.machines.length;
     const id = nodeId(`12D3Sim${String(index).padStart(3, '0')}`);
-    const first = this.machines[0]?.id ?? id;
-    const machine = new Machine(this, index, id, index === 0 ? [id] : [], index === 0 ? [] : [{ id: first, addresses: ['/sim/0'] }]);
+    const rate = 1 + (this.rngFor(`clock/${index}`).next() * 2 - 1) * this.#options.clockRateError;
+    const seeds = this.machines.map((m) => ({ id: m.id, addresses: [`/sim/${m.index}`] }));
+    const machine = new Machine(this, index, id, { voters: index === 0 ? [id] : [], seeds, rate, witness });
     this.machines.push(machine);
     this.#byId.set(id, machine);
     return machine;
+  }
+  find(id: NodeId): Machine | undefined {
+    return this.#byId.get(id);
   }
   machine(id: NodeId): Machine {
     const m = this.#byId.get(id);
@@ -126,172 +133,38 @@ export class World {
     return m;
   }
   hostFacts(machine: Machine): HostFacts {
-    return {
-      name: `node${machine.index + 1}`, addresses: [`/sim/${machine.index}`], bootProbe: [`sim:${machine.index}`], agentVersion: 'sim', wireVersion: 1, os: 'linux', arch: 'x64',
-      runtimes: ['process'], problems: [], canFence: true, labels: {}, priority: 0, witness: false, images: [],
-      resources: { cpus: 64, memoryBytes: 64 * 2 ** 30, diskBytes: 2 ** 40, gpus: [], devices: [] },
-      load: { cpuUsage: 0.1, cpuFrequencyMHz: null, memoryUsedBytes: 0, diskUsedBytes: 0, temperatureC: null, battery: null, fansRpm: [], gpus: [] },
-    };
+    let head = this.#heads.get(machine.id);
+    if (!head) {
+      head = {
+        name: `node${machine.index + 1}`, addresses: [`/sim/${machine.index}`], bootProbe: [`sim:${machine.index}`], agentVersion: 'sim', wireVersion: 1, os: 'linux', arch: 'x64',
+        runtimes: machine.witness ? [] : ['process'], problems: [], canFence: true, labels: {}, priority: 0, witness: machine.witness, images: [],
+        resources: { cpus: 64, memoryBytes: 64 * 2 ** 30, diskBytes: 2 ** 40, gpus: [], devices: [] },
+        load: { cpuUsage: 0.1, cpuFrequencyMHz: null, memoryUsedBytes: 0, diskUsedBytes: 0, temperatureC: null, battery: null, fansRpm: [], gpus: [] },
+      };
+      this.#heads.set(machine.id, head);
+    }
+    return head;
   }
   fsyncMs(machine: Machine): number {
-    return this.#between(machine.rng, this.#options.fsyncMs);
+    return between(machine.rng, this.#options.fsyncMs);
   }
   startMs(machine: Machine): number {
-    return this.#between(machine.rng, this.#options.startMs);
+    return between(machine.rng, this.#options.startMs);
   }
   stallOf(machine: Machine): number {
-    const until = this.#stalls.get(machine.id) ?? 0;
-    return Math.max(0, until - this.now);
+    return this.#stalls.size === 0 ? 0 : Math.max(0, (this.#stalls.get(machine.id) ?? 0) - this.now);
   }
   /** The agent process stands still (GC, overload); boot goes on. */
   stall(machine: Machine, ms: number): void {
+    this.tally.stalls += 1;
     this.#stalls.set(machine.id, this.now + ms);
   }
-  crashBetweenEffects(machine: Machine): boolean {
+  crashesNow(machine: Machine): boolean {
     const p = this.#options.crashBetweenEffects;
     if (p === 0 || !this.faultsOn || machine.rng.next() >= p) return false;
     this.tally.crashes += 1;
-    this.after(machine.rng.int(500, 8000), () => {
-      if (!machine.powered) machine.powerOn();
-    });
+    this.after(machine.rng.int(500, 8000), () => machine.powerOn());
     return true;
-  }
-  #between(rng: Rng, [lo, hi]: readonly [number, number]): number {
-    return lo + rng.next() * (hi - lo);
-  }
-
-  // ---- network ---------------------------------------------------------------------------------------------------------
-
-  #link(a: NodeId, b: NodeId): string {
-    return a < b ? `${a}|${b}` : `${b}|${a}`;
-  }
-  reaches(from: NodeId, to: NodeId): boolean {
-    return !this.#blocked.has(`${from}>${to}`);
-  }
-  block(from: Machine, to: Machine): void {
-    this.#blocked.add(`${from.id}>${to.id}`);
-  }
-  unblock(from: Machine, to: Machine): void {
-    this.#blocked.delete(`${from.id}>${to.id}`);
-  }
-  /** Machines of different groups do not hear each other; unnamed machines are alone. */
-  partition(groups: readonly (readonly Machine[])[]): void {
-    this.heal();
-    const group = new Map<NodeId, number>();
-    groups.forEach((g, i) => {
-      for (const m of g) group.set(m.id, i);
-    });
-    for (const a of this.machines) for (const b of this.machines) if (a !== b && (group.get(a.id) ?? -1 - a.index) !== (group.get(b.id) ?? -1 - b.index)) this.block(a, b);
-    this.tally.cuts += 1;
-  }
-  heal(): void {
-    if (this.#blocked.size > 0) this.tally.heals += 1;
-    this.#blocked.clear();
-  }
-  #delay(): number {
-    return this.#between(this.#rng, this.#options.delayMs);
-  }
-
-  send(from: Machine, to: NodeId, event: PeerEvent): void {
-    if (!this.#links.has(this.#link(from.id, to))) return;
-    this.tally.messages += 1;
-    if (!this.reaches(from.id, to) || (this.faultsOn && this.#rng.next() < this.#options.loss)) return;
-    const stalled = this.stallOf(this.machine(to));
-    this.after(this.#delay() + stalled, () => {
-      const target = this.machine(to);
-      if (target.up && this.#links.has(this.#link(from.id, to))) target.post(event);
-    });
-  }
-
-  publish(from: Machine, gossip: GossipMessage): void {
-    for (const target of this.machines) {
-      if (target === from) continue;
-      // Gossip reaches whoever is joined by any chain of links; one hop stands for it here, with a longer delay.
-      if (!this.reaches(from.id, target.id) || (this.faultsOn && this.#rng.next() < this.#options.loss)) continue;
-      this.tally.messages += 1;
-      this.after(this.#delay() * 2 + this.stallOf(target), () => {
-        if (target.up) target.post({ type: 'gossip', from: from.id, ...gossip });
-      });
-    }
-  }
-
-  probeBoot(from: Machine, peer: NodeId, attempt: number): void {
-    const target = this.machine(peer);
-    if (!this.reaches(from.id, peer)) return;
-    this.after(this.#delay(), () => {
-      if (!target.boot || !this.reaches(peer, from.id)) return;
-      this.after(this.#delay(), () => from.post({ type: 'boot-ack', peer, attempt }));
-    });
-  }
-
-  wanted(machine: Machine, wanted: readonly NodeId[]): void {
-    this.#wanted.set(machine.id, wanted);
-    for (const id of wanted) if (!this.#links.has(this.#link(machine.id, id))) this.after(1, () => this.dial(machine, id));
-  }
-
-  dial(from: Machine, to: NodeId): void {
-    if (!from.up || this.#links.has(this.#link(from.id, to))) return;
-    const target = this.#byId.get(to);
-    if (!target) return;
-    this.after(2 * this.#delay(), () => {
-      if (!from.up || this.#links.has(this.#link(from.id, to))) return;
-      const both = this.reaches(from.id, to) && this.reaches(to, from.id);
-      if (both && target.up) {
-        this.#links.add(this.#link(from.id, to));
-        target.post({ type: 'connected', peer: from.id });
-        from.post({ type: 'connected', peer: to });
-      } else {
-        if (both && target.powered) from.post({ type: 'dial-failed', peer: to, refused: true });
-        this.#redial(from, to);
-      }
-    });
-  }
-  #redial(from: Machine, to: NodeId): void {
-    this.after(200 + this.#rng.next() * 300, () => {
-      if (from.up && (this.#wanted.get(from.id) ?? []).includes(to)) this.dial(from, to);
-    });
-  }
-  #close(machine: Machine, silent: boolean): void {
-    for (const other of this.machines) {
-      if (other === machine || !this.#links.delete(this.#link(machine.id, other.id))) continue;
-      // A power cut sends no FIN: the other end finds out by probing, and its own redial.
-      this.after(silent ? 400 : this.#delay() + 2, () => {
-        if (!other.up || this.#links.has(this.#link(machine.id, other.id))) return;
-        other.post({ type: 'disconnected', peer: machine.id });
-        this.#redial(other, machine.id);
-      });
-    }
-  }
-  machineSilent(machine: Machine): void {
-    this.#close(machine, true);
-  }
-  agentGone(machine: Machine): void {
-    this.tally.agentCrashes += 1;
-    this.#close(machine, false);
-  }
-  agentUp(machine: Machine): void {
-    for (const id of this.#wanted.get(machine.id) ?? []) this.dial(machine, id);
-  }
-
-  fetchEntries(from: Machine, lo: number, hi: number, peers: readonly NodeId[]): void {
-    const neighbour = peers.map((p) => this.machine(p)).find((m) => m.up && this.reaches(from.id, m.id) && this.reaches(m.id, from.id));
-    if (!neighbour) return;
-    this.after(2 * this.#delay(), () => {
-      const entries = neighbour.entries(lo, hi);
-      if (entries && entries.entries.length > 0) from.post({ type: 'range-reply', entries });
-    });
-  }
-  fetchSnapshot(from: Machine, effect: Extract<PeerEffect, { type: 'fetch-snapshot' }>): void {
-    const source = this.machine(effect.from);
-    this.after(10 + 2 * this.#delay(), () => {
-      const snapshot = source.snapshot();
-      if (!snapshot || !from.up || !this.reaches(source.id, from.id) || snapshot.index < effect.index) return;
-      const index = snapshot.index as typeof effect.index;
-      const term = source.peer?.termAt(index) ?? effect.term;
-      from.disk.install(index, term, effect.membership, snapshot.pairs);
-      this.#appliedUpTo.set(from.id, index);
-      from.post({ type: 'snapshot-installed', index, term, membership: effect.membership, pairs: snapshot.pairs });
-    });
   }
 
   // ---- clients and bystanders --------------------------------------------------------------------------------------------
@@ -299,16 +172,16 @@ export class World {
   submit(machine: Machine, spec: TaskSpec, id: TaskId = taskId(`t-${spec.name}`)): void {
     const requestId = this.#requestIds++;
     this.#replies.set(requestId, (result) => {
-      if (result.ok && result.result.ok) this.invariants.accepted(id, spec.name);
+      if (result.ok && result.result.ok) this.invariants.acknowledged(id, spec.name);
     });
-    machine.post({ type: 'client-submit', requestId, submission: { id, spec, nonce: id, expiresAt: wallMs(this.wallNow() + 86_400_000), from: machine.id } });
+    machine.post({ type: 'client-submit', requestId, submission: { id, spec, nonce: id, expiresAt: wallMs(this.wallNow() + SUBMISSION_LIFE_MS), from: machine.id } });
   }
   propose(machine: Machine, command: Record<string, unknown>, then: (result: ClientResult) => void = () => {}): void {
     const requestId = this.#requestIds++;
     this.#replies.set(requestId, then);
     machine.post({ type: 'client-propose', requestId, command: { by: machine.id, at: wallMs(this.wallNow()), ...command } as unknown as Command });
   }
-  replied(_machine: Machine, requestId: number, result: ClientResult): void {
+  replied(requestId: number, result: ClientResult): void {
     this.#replies.get(requestId)?.(result);
     this.#replies.delete(requestId);
   }
@@ -325,13 +198,13 @@ export class World {
       const peer = machine.peer;
       if (peer) this.invariants.leader(machine.id, notice.term, (index) => peer.termAt(index));
     }
-    if (notice.type === 'member' && notice.change.to === 'dead' && this.machine(notice.change.id).powered && this.reaches(machine.id, notice.change.id)) this.tally.falseDeaths += 1;
+    if (notice.type === 'member' && notice.change.to === 'dead' && this.machine(notice.change.id).powered && this.network.reaches(machine.id, notice.change.id)) this.tally.falseDeaths += 1;
     for (const o of this.observers) o.onNotice?.(machine, notice, this.now);
   }
 
   // ---- checks ------------------------------------------------------------------------------------------------------------
 
-  /** After every event of a machine: what it applied since, and its commit. */
+  /** After every event of a machine: what it applied since, its commit, and its queues. */
   checked(machine: Machine): void {
     const peer = machine.peer;
     if (!peer) return;
@@ -339,43 +212,76 @@ export class World {
     this.invariants.commit(machine.id, view.commit);
     const from = this.#appliedUpTo.get(machine.id) ?? 0;
     const to = peer.state().applied;
-    if (to > from) {
-      for (const entry of peer.logEntries((from + 1) as never, (to + 1) as never)) this.#appliedEntry(machine, entry);
-      this.#appliedUpTo.set(machine.id, to);
-    } else if (to < from) this.#appliedUpTo.set(machine.id, to);
-    if (peer.pending().size > 10_000) throw new InvariantBroken('bounded queues', `${machine.id} holds ${peer.pending().size} submissions`);
+    if (to === from) return;
+    if (to > from) for (const entry of peer.logEntries((from + 1) as never, (to + 1) as never)) this.invariants.applied(machine.id, entry);
+    this.#appliedUpTo.set(machine.id, to);
+    this.#bounds(machine, peer.sizes());
   }
-  #appliedEntry(machine: Machine, entry: LogEntry): void {
-    this.invariants.applied(machine.id, entry);
+  #bounds(machine: Machine, sizes: ReturnType<NonNullable<Machine['peer']>['sizes']>): void {
+    const { logRetained } = this.config.consensus;
+    const bounds: [string, number, number][] = [
+      ['submissions', sizes.pending, LIMITS.pendingSubmissions],
+      ['proposals without an answer', sizes.proposals, MAX_ORIGINS],
+      ['reads without an answer', sizes.reads, LIMITS.rpcInFlight],
+      ['waiting clients', sizes.clients, LIMITS.rpcInFlight],
+      ['log entries', sizes.log, logRetained * 1.25 + LIMITS.proposalsInFlight],
+      ['decisions in flight', sizes.decisions, LIMITS.proposalsInFlight],
+    ];
+    for (const [what, is, may] of bounds) if (is > may) throw new InvariantBroken('bounded queues', `${machine.id} holds ${is} ${what}, may hold ${may}`);
+  }
+  /** A snapshot took it to `index`. */
+  jumped(machine: Machine, index: number): void {
+    this.#appliedUpTo.set(machine.id, index);
   }
 
   leader(): Machine | undefined {
-    return this.machines.filter((m) => m.peer?.consensus().role === 'leader').sort((a, b) => (b.peer?.consensus().term ?? 0) - (a.peer?.consensus().term ?? 0))[0];
+    let best: Machine | undefined;
+    for (const m of this.machines) {
+      const view = m.peer?.consensus();
+      if (view?.role === 'leader' && view.term > (best?.peer?.consensus().term ?? 0)) best = m;
+    }
+    return best;
   }
-  /** Everybody up, one leader, all applied alike, every task to be running runs. */
-  settled(): boolean {
-    const up = this.machines.filter((m) => m.powered);
+  /** Undefined: everybody up, one leader, all applied alike, every task to be running runs once. Otherwise what is missing. */
+  unsettled(): string | undefined {
     const leader = this.leader();
-    if (!leader || up.some((m) => !m.up)) return false;
-    const applied = leader.peer?.state().applied ?? 0;
-    if (leader.peer?.consensus().commit !== applied || leader.peer.consensus().lastIndex !== applied) return false;
-    if (up.some((m) => m.peer?.state().applied !== applied || m.peer.leader() !== leader.id)) return false;
-    for (const task of leader.peer.state().tasks.values()) {
+    const peer = leader?.peer;
+    if (!leader || !peer) return 'no leader';
+    const { applied } = peer.state();
+    const view = peer.consensus();
+    if (view.commit !== applied || view.lastIndex !== applied) return `the leader has applied ${applied} of ${view.lastIndex}`;
+    for (const m of this.machines) {
+      if (!m.powered) continue;
+      if (!m.peer) return `${m.id} has no agent`;
+      if (m.peer.state().applied !== applied) return `${m.id} has applied ${m.peer.state().applied} of ${applied}`;
+      if (m.peer.leader() !== leader.id) return `${m.id} follows ${m.peer.leader()}, not ${leader.id}`;
+    }
+    const unsettled = this.invariants.unsettled();
+    if (unsettled.length > 0) return `kept submissions without a verdict: ${unsettled.slice(0, 3).join(' ')}`;
+    let wanted = 0;
+    for (const task of peer.state().tasks.values()) {
       if (task.desired !== 'running') continue;
       for (const slot of task.slots) {
         if (slot.state.kind === 'finished' || slot.state.kind === 'failed') continue;
-        if (slot.state.kind !== 'assigned') return false;
-        const holder = this.machine(slot.state.node);
-        if (![...holder.copies.values()].some((c) => c.desired.taskId === task.id && c.desired.slot === slot.slot && c.desired.generation.g === slot.generation.g)) return false;
+        if (slot.state.kind !== 'assigned') return `${task.id}/${slot.slot} is ${slot.state.kind}`;
+        wanted += 1;
+        let runs = false;
+        for (const c of this.machine(slot.state.node).copies.values()) if (c.desired.taskId === task.id && c.desired.slot === slot.slot && c.desired.generation.g === slot.generation.g && !c.condemned) runs = true;
+        if (!runs) return `${task.id}/${slot.slot} does not run on ${slot.state.node}`;
       }
     }
-    return true;
+    let copies = 0;
+    for (const m of this.machines) copies += m.copies.size;
+    return copies === wanted ? undefined : `${copies} copies for ${wanted} slots`;
   }
-  /** All peers' records alike (same digest). Throws otherwise. */
-  checkDigests(): void {
-    const digests = this.machines.filter((m) => m.up && m.peer).map((m) => [m.id, stateDigest((m.peer as NonNullable<typeof m.peer>).state())] as const);
-    const first = digests[0];
-    for (const [id, digest] of digests) if (first && digest !== first[1]) throw new InvariantBroken('equal records', `${id} and ${first[0]} differ`);
-    for (const m of this.machines) if (m.peer) this.invariants.tasks(m.id, m.peer.state().tasks);
+  /** All peers' records are what the log gives, and no task is lost or back. Throws otherwise. */
+  checkRecords(): void {
+    for (const m of this.machines) {
+      if (!m.peer) continue;
+      this.invariants.records(m.id, m.peer.state());
+      this.invariants.tasks(m.id, m.peer.state().tasks);
+    }
   }
 }
+
+const between = (rng: Rng, [lo, hi]: readonly [number, number]): number => lo + rng.next() * (hi - lo);

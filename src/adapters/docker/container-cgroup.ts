@@ -47,7 +47,8 @@ export class ContainerCgroups {
       const group = groups.get(key);
       const at = group?.lastIndexOf(`/`) ?? -1;
       // In another pid namespace the number may name somebody else: only a group of this container counts.
-      if (group !== undefined && at >= 0 && group.slice(at).includes(containerId)) parents.set(key, group.slice(0, at) || '/');
+      if (group !== undefined && at >= 0 && group.slice(at).includes(containerId))
+        parents.set(key, group.slice(0, at) || '/');
     }
     if (parents.size === 0) return false;
     const before = this.target(containerId);

@@ -33,7 +33,10 @@ export interface Owner {
 
 /** `taskorg-NAME-SLOT-SHORT`; SHORT tells copies and machines apart, so a second create of the same copy is refused. */
 export function containerName(owner: Owner, copy: DesiredCopy): string {
-  const short = createHash('sha256').update(`${owner.clusterId} ${owner.nodeId} ${formatCopyId(copy)}`).digest('hex').slice(0, 12);
+  const short = createHash('sha256')
+    .update(`${owner.clusterId} ${owner.nodeId} ${formatCopyId(copy)}`)
+    .digest('hex')
+    .slice(0, 12);
   return `taskorg-${copy.spec.name}-${copy.slot}-${short}`;
 }
 
@@ -105,7 +108,9 @@ export interface ContainerSummary {
   readonly Labels: Readonly<Record<string, string>>;
   readonly State: string;
   readonly Status: string;
-  readonly Ports?: readonly { readonly PrivatePort: number; readonly PublicPort?: number; readonly Type: string }[] | null;
+  readonly Ports?:
+    | readonly { readonly PrivatePort: number; readonly PublicPort?: number; readonly Type: string }[]
+    | null;
 }
 
 /** Undefined when the labels are not those of a copy. */
@@ -121,11 +126,14 @@ export function readSummary(summary: ContainerSummary, startedAt: WallMs | null)
     running,
     startedAt,
     exitCode: running || exit === undefined ? null : Number(exit),
-    ports: boundPorts((summary.Ports ?? []).map((p) => ({ container: p.PrivatePort, host: p.PublicPort, protocol: p.Type }))),
+    ports: boundPorts(
+      (summary.Ports ?? []).map((p) => ({ container: p.PrivatePort, host: p.PublicPort, protocol: p.Type })),
+    ),
   };
 }
 
-export const isRunning = (state: string): boolean => state === 'running' || state === 'paused' || state === 'restarting';
+export const isRunning = (state: string): boolean =>
+  state === 'running' || state === 'paused' || state === 'restarting';
 
 type CopyName = Pick<ObservedCopy, 'copyId' | 'taskId' | 'slot' | 'generation' | 'specVersion'>;
 
@@ -134,7 +142,8 @@ export function readLabels(labels: Readonly<Record<string, string>>): CopyName |
   const task = labels[LABEL.task];
   const slot = Number(labels[LABEL.slot] ?? Number.NaN);
   const specVersion = Number(labels[LABEL.specVersion] ?? Number.NaN);
-  if (generation === undefined || task === undefined || !Number.isInteger(slot) || !Number.isInteger(specVersion)) return undefined;
+  if (generation === undefined || task === undefined || !Number.isInteger(slot) || !Number.isInteger(specVersion))
+    return undefined;
   const name = { taskId: taskId(task), slot, generation, specVersion };
   const copyId: CopyId = formatCopyId(name);
   return labels[LABEL.copy] === copyId ? { copyId, ...name } : undefined;

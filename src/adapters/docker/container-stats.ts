@@ -1,43 +1,66 @@
-import { totalmem } from 'node:os';
+import { TaskOrgError } from '../../model/errors.ts';
 import type { CopyStats } from '../../ports/runtime.ts';
+import type { EngineApi } from './engine-api.ts';
 
-interface CpuSample {
-  readonly cpu_usage?: { readonly total_usage?: number };
+export interface CpuSample {
+  readonly atMs: number;
+  readonly cpuMs: number;
 }
 
-/** What we read of `GET /containers/ID/stats?stream=false`: two samples of the CPU, about a second apart. */
-export interface EngineStats {
+/** What is read of GET /containers/ID/stats, on cgroup v1 and v2. */
+interface EngineStats {
   readonly read: string;
-  readonly preread: string;
-  readonly cpu_stats?: CpuSample;
-  readonly precpu_stats?: CpuSample;
-  readonly memory_stats?: { readonly usage?: number; readonly limit?: number; readonly stats?: Readonly<Record<string, number>> };
-  readonly networks?: Readonly<Record<string, { readonly rx_bytes: number; readonly tx_bytes: number }>>;
-  readonly blkio_stats?: { readonly io_service_bytes_recursive?: readonly { readonly op: string; readonly value: number }[] | null };
+  readonly cpu_stats?: { readonly cpu_usage?: { readonly total_usage?: number } };
+  readonly memory_stats?: {
+    readonly usage?: number;
+    readonly limit?: number;
+    readonly stats?: { readonly total_inactive_file?: number; readonly inactive_file?: number };
+  };
   readonly pids_stats?: { readonly current?: number };
-}
-
-/** cgroup v1 and v2 name some figures differently. Memory is without the file cache that can be dropped, as `docker stats` shows it. */
-export function toCopyStats(s: EngineStats, machineMemoryBytes = totalmem()): CopyStats {
-  const seconds = (Date.parse(s.read) - Date.parse(s.preread)) / 1000;
-  const used = ((s.cpu_stats?.cpu_usage?.total_usage ?? 0) - (s.precpu_stats?.cpu_usage?.total_usage ?? 0)) / 1e9;
-  const memory = s.memory_stats;
-  const cache = memory?.stats?.['total_inactive_file'] ?? memory?.stats?.['inactive_file'] ?? 0;
-  const limit = memory?.limit ?? 0;
-  const networks = Object.values(s.networks ?? {});
-  const disk = (op: string): number =>
-    sum((s.blkio_stats?.io_service_bytes_recursive ?? []).filter((e) => e.op.toLowerCase() === op).map((e) => e.value));
-  return {
-    cpuCores: Number.isFinite(seconds) && seconds > 0 && used > 0 ? used / seconds : 0,
-    memoryBytes: Math.max(0, (memory?.usage ?? 0) - cache),
-    // Without a limit of its own a container is shown the machine's.
-    memoryLimitBytes: limit > 0 && limit < machineMemoryBytes ? limit : null,
-    networkRxBytes: sum(networks.map((n) => n.rx_bytes)),
-    networkTxBytes: sum(networks.map((n) => n.tx_bytes)),
-    diskReadBytes: disk('read'),
-    diskWriteBytes: disk('write'),
-    pids: s.pids_stats?.current ?? 0,
+  readonly networks?: Readonly<Record<string, { readonly rx_bytes?: number; readonly tx_bytes?: number }>> | null;
+  readonly blkio_stats?: {
+    readonly io_service_bytes_recursive?: readonly { readonly op: string; readonly value: number }[] | null;
   };
 }
 
-const sum = (numbers: readonly number[]): number => numbers.reduce((total, n) => total + n, 0);
+/** One reading; `cpuCores` is the mean since `last`. `totalMemoryBytes`: what the engine names as limit where there is none. */
+export async function containerStats(
+  api: EngineApi,
+  containerId: string,
+  last: CpuSample,
+  totalMemoryBytes: number,
+  signal: AbortSignal,
+): Promise<{ stats: CopyStats; sample: CpuSample }> {
+  const s = await api.call<EngineStats>({
+    method: 'GET',
+    path: `/containers/${containerId}/stats`,
+    query: { stream: false, 'one-shot': true },
+    signal,
+  });
+  const atMs = Date.parse(s.read);
+  // An engine answers for a container that is over with zeros and the year 1.
+  if (!(atMs > 0)) throw new TaskOrgError('not_found', 'the copy is not running');
+  const sample = { atMs, cpuMs: (s.cpu_stats?.cpu_usage?.total_usage ?? 0) / 1e6 };
+  const memory = s.memory_stats;
+  const cache = memory?.stats?.total_inactive_file ?? memory?.stats?.inactive_file ?? 0;
+  const limit = memory?.limit ?? 0;
+  const networks = Object.values(s.networks ?? {});
+  const io = (op: string): number =>
+    (s.blkio_stats?.io_service_bytes_recursive ?? []).reduce(
+      (n, e) => n + (e.op.toLowerCase() === op ? e.value : 0),
+      0,
+    );
+  return {
+    sample,
+    stats: {
+      cpuCores: Math.max(0, sample.cpuMs - last.cpuMs) / Math.max(1, sample.atMs - last.atMs),
+      memoryBytes: Math.max(0, (memory?.usage ?? 0) - cache),
+      memoryLimitBytes: limit > 0 && limit < totalMemoryBytes ? limit : null,
+      networkRxBytes: networks.reduce((n, e) => n + (e.rx_bytes ?? 0), 0),
+      networkTxBytes: networks.reduce((n, e) => n + (e.tx_bytes ?? 0), 0),
+      diskReadBytes: io('read'),
+      diskWriteBytes: io('write'),
+      pids: s.pids_stats?.current ?? 0,
+    },
+  };
+}

@@ -11,7 +11,8 @@ const HEADER_BYTES = 8;
 export async function* demultiplex(source: AsyncIterable<Uint8Array>): AsyncGenerator<LogChunk> {
   let held = Buffer.alloc(0);
   for await (const chunk of source) {
-    held = held.length === 0 ? Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength) : Buffer.concat([held, chunk]);
+    held =
+      held.length === 0 ? Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength) : Buffer.concat([held, chunk]);
     while (held.length >= HEADER_BYTES) {
       const length = held.readUInt32BE(4);
       const kind = held[0] ?? 255;

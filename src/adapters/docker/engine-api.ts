@@ -110,31 +110,42 @@ export class EngineApi {
 }
 
 function noAnswer(call: Call, ms: number): TaskOrgError {
-  return new TaskOrgError('no_runtime', `the Docker Engine did not answer ${call.method} ${call.path} within ${ms} ms`, {
-    retryable: true,
-    hint: 'look at the engine: docker info, systemctl status docker',
-  });
+  return new TaskOrgError(
+    'no_runtime',
+    `the Docker Engine did not answer ${call.method} ${call.path} within ${ms} ms`,
+    {
+      retryable: true,
+      hint: 'look at the engine: docker info, systemctl status docker',
+    },
+  );
 }
 
 function translate(error: unknown, call: Call): Error {
   const e = error as { statusCode?: number; code?: string; message?: string; json?: { message?: string } };
-  if (e.statusCode !== undefined) return new EngineError(e.statusCode, e.json?.message ?? e.message ?? 'no reason given');
+  if (e.statusCode !== undefined)
+    return new EngineError(e.statusCode, e.json?.message ?? e.message ?? 'no reason given');
   const hint =
     e.code === 'EACCES' || e.code === 'EPERM'
       ? 'the peer may not use the engine: run it as root or add its user to the group docker'
       : 'start the engine (systemctl start docker), or use --runtime process';
-  return new TaskOrgError('no_runtime', `the Docker Engine does not answer ${call.method} ${call.path} (${e.code ?? e.message})`, {
-    cause: error,
-    retryable: true,
-    hint,
-  });
+  return new TaskOrgError(
+    'no_runtime',
+    `the Docker Engine does not answer ${call.method} ${call.path} (${e.code ?? e.message})`,
+    {
+      cause: error,
+      retryable: true,
+      hint,
+    },
+  );
 }
 
 /** An engine's refusal as an error of ours. */
 export function runtimeFailed(error: unknown, doing: string): TaskOrgError {
   if (error instanceof TaskOrgError) return error;
-  if (!(error instanceof EngineError)) return new TaskOrgError('runtime_failed', `${doing}: ${String(error)}`, { cause: error });
-  if (error.status === 404 && /no such image/i.test(error.message)) return imageMissing(error.message.replace(/^.*no such image: */i, ''), error);
+  if (!(error instanceof EngineError))
+    return new TaskOrgError('runtime_failed', `${doing}: ${String(error)}`, { cause: error });
+  if (error.status === 404 && /no such image/i.test(error.message))
+    return imageMissing(error.message.replace(/^.*no such image: */i, ''), error);
   if (/port is already allocated|address already in use/i.test(error.message))
     return new TaskOrgError('port_in_use', `${doing}: ${error.message}`, {
       cause: error,
@@ -143,7 +154,10 @@ export function runtimeFailed(error: unknown, doing: string): TaskOrgError {
     });
   // 400: the engine does not take this specification, now or later.
   const invalid = error.status === 400 && /invalid|must be|minimum|not supported/i.test(error.message);
-  return new TaskOrgError(invalid ? 'invalid_input' : 'runtime_failed', `${doing}: ${error.message}`, { cause: error, retryable: !invalid });
+  return new TaskOrgError(invalid ? 'invalid_input' : 'runtime_failed', `${doing}: ${error.message}`, {
+    cause: error,
+    retryable: !invalid,
+  });
 }
 
 export function imageMissing(image: string, cause?: unknown): TaskOrgError {

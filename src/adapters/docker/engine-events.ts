@@ -1,100 +1,91 @@
-import type { CopyId } from '../../core/reconcile/types.ts';
-import { TaskOrgError } from '../../model/errors.ts';
+import type { Readable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
+import { toTaskOrgError } from '../../model/errors.ts';
 import type { RuntimeEvent } from '../../ports/runtime.ts';
-import { type Engine, ENGINE_TIMEOUTS } from './engine.ts';
-import { copyOf, type Owner, ourLabels } from './labels.ts';
-import { pause } from './removals.ts';
+import { type Owner, ownLabels, readLabels } from './container-spec.ts';
+import type { EngineApi } from './engine-api.ts';
 
-/** How often an engine that went away is asked whether it is back, ms. */
-const RETRY_MS = 250;
-/** One line of the stream, characters; labels are the bulk of it. */
+const RECONNECT_MS = 250;
+const CONNECT_TIMEOUT_MS = 5_000;
+/** One event as a line of JSON is far smaller: more without a newline is no event stream. */
 const LINE_LIMIT = 1024 * 1024;
-/** Containers remembered as having met the memory limit, until they end. */
-const OOM_LIMIT = 1024;
-const OUT_OF_MEMORY_EXIT = 137;
+const NANOS = 1_000_000_000n;
 
 interface EngineEvent {
-  readonly Action: string;
-  readonly Actor: { readonly ID: string; readonly Attributes: Readonly<Record<string, string>> };
-  readonly timeNano: number;
+  readonly Action?: string;
+  readonly timeNano?: number;
+  readonly Actor?: { readonly Attributes?: Readonly<Record<string, string>> };
 }
 
-export interface EventSink {
-  readonly owner: Owner;
-  readonly onEvent: (event: RuntimeEvent) => void;
-  readonly onExit: (copyId: CopyId, id: string) => void;
-}
-
-/** Follows the engine's event stream until `signal` aborts. Exits missed while it was away show in a listing after `up`. */
-export async function followEvents(engine: Engine, sink: EventSink, signal: AbortSignal): Promise<void> {
+/**
+ * Follows the engine's events of our containers until `signal` aborts: ends as they happen. A closed connection is `down`
+ * at once; then it is tried every 250 ms, and the stream goes on where it was left (`since`).
+ */
+export async function followEvents(
+  api: EngineApi,
+  owner: Owner,
+  onEvent: (event: RuntimeEvent) => void,
+  signal: AbortSignal,
+): Promise<void> {
   const oom = new Set<string>();
-  // From now on, on the engine's clock (this machine's): an exit while the stream is being opened is told.
-  let since = BigInt(Date.now()) * 1_000_000n;
-  let down = false;
+  let lastNano = BigInt(Date.now()) * 1_000_000n;
+  let connected: boolean | undefined;
+  const labels = Object.entries(ownLabels(owner)).map(([name, value]) => `${name}=${value}`);
+  const filters = JSON.stringify({ type: ['container'], event: ['die', 'oom'], label: labels });
+
   const take = (line: string): void => {
-    const event = JSON.parse(line) as EngineEvent;
-    // The engine writes nanoseconds as a JSON number, which is not exact here: the last one comes again, and is known.
-    const key = BigInt(event.timeNano ?? 0);
-    if (key > since) since = key;
-    tell(sink, event, oom);
+    const event = parse(line);
+    const nano = BigInt(Math.round(event?.timeNano ?? 0));
+    const copyId = readLabels(event?.Actor?.Attributes ?? {})?.copyId;
+    // `since` names the last event again.
+    if (!event || copyId === undefined || nano <= lastNano) return;
+    lastNano = nano;
+    if (event.Action === 'oom') oom.add(copyId);
+    if (event.Action !== 'die') return;
+    const code = Number(event.Actor?.Attributes?.exitCode ?? Number.NaN);
+    onEvent({ type: 'exited', copyId, exitCode: Number.isInteger(code) ? code : null, oomKilled: oom.delete(copyId) });
   };
+
   while (!signal.aborted) {
-    let reason = 'its event stream ended';
+    let reason = 'the engine closed the event stream';
     try {
-      const stream = await engine.open('events', { timeoutMs: ENGINE_TIMEOUTS.query, signal }, (abortSignal) =>
-        engine.docker.getEvents({
-          filters: { type: ['container'], event: ['die', 'oom'], label: ourLabels(sink.owner) },
-          since: `${since / 1_000_000_000n}.${String(since % 1_000_000_000n).padStart(9, '0')}`,
-          abortSignal,
-        } as object),
-      );
-      if (down) sink.onEvent({ type: 'up' });
-      down = false;
-      for await (const line of lines(stream)) take(line);
+      const since = `${lastNano / NANOS}.${String(lastNano % NANOS).padStart(9, '0')}`;
+      const stream = await api.stream({
+        method: 'GET',
+        path: '/events',
+        query: { since, filters },
+        signal,
+        timeoutMs: CONNECT_TIMEOUT_MS,
+      });
+      if (connected === false) onEvent({ type: 'up' });
+      connected = true;
+      await eachLine(stream, take);
     } catch (error) {
-      if (!(error instanceof TaskOrgError) && !(error instanceof SyntaxError)) reason = String(error);
-      else reason = error.message;
+      reason = toTaskOrgError(error).message;
     }
     if (signal.aborted) return;
-    if (!down && !(await engine.ping(signal)) && !signal.aborted) {
-      down = true;
-      sink.onEvent({ type: 'down', reason });
-    }
-    await Promise.race([pause(down ? RETRY_MS : RETRY_MS / 5), aborts(signal)]);
+    if (connected !== false) onEvent({ type: 'down', reason });
+    connected = false;
+    await delay(RECONNECT_MS, undefined, { signal }).catch(() => {});
   }
 }
 
-function tell(sink: EventSink, event: EngineEvent, oom: Set<string>): void {
-  const { ID: id, Attributes: words } = event.Actor;
-  const copy = copyOf(sink.owner, words);
-  if (copy === undefined) return;
-  if (event.Action === 'oom') {
-    if (oom.size >= OOM_LIMIT) oom.clear();
-    oom.add(id);
-    return;
-  }
-  const code = Number(words['exitCode'] ?? Number.NaN);
-  const exitCode = Number.isInteger(code) ? code : null;
-  sink.onExit(copy.copyId, id);
-  // A child may have met the limit long before: only a copy that was killed died of it.
-  sink.onEvent({ type: 'exited', copyId: copy.copyId, exitCode, oomKilled: oom.delete(id) && exitCode === OUT_OF_MEMORY_EXIT });
-}
-
-async function* lines(stream: NodeJS.ReadableStream): AsyncGenerator<string> {
+async function eachLine(stream: Readable, take: (line: string) => void): Promise<void> {
   const decoder = new TextDecoder();
-  let rest = '';
+  let held = '';
   for await (const chunk of stream) {
-    rest += decoder.decode(chunk as Uint8Array, { stream: true });
-    const parts = rest.split('\n');
-    rest = parts.pop() ?? '';
-    if (rest.length > LINE_LIMIT) throw new TaskOrgError('runtime_failed', 'the event stream sent a line that is too long');
-    yield* parts.filter((part) => part.trim() !== '');
+    held += decoder.decode(chunk as Uint8Array, { stream: true });
+    const lines = held.split('\n');
+    held = lines.pop() ?? '';
+    if (held.length > LINE_LIMIT) throw new Error('an endless line in the event stream');
+    for (const line of lines) if (line !== '') take(line);
   }
 }
 
-function aborts(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    signal.addEventListener('abort', () => resolve(), { once: true });
-  });
+function parse(line: string): EngineEvent | undefined {
+  try {
+    return JSON.parse(line) as EngineEvent;
+  } catch {
+    return undefined;
+  }
 }

@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type CgroupMount, cgroupMounts, cgroupsOf, cgroupTree, directoryOf } from './cgroup-fs.ts';
@@ -9,6 +10,8 @@ import { type CgroupMount, cgroupMounts, cgroupsOf, cgroupTree, directoryOf } fr
 const CPU_PERIOD_US = 100_000;
 const V1_WANTED = ['freezer', 'pids', 'memory', 'cpu', 'cpuacct', 'cpuset'];
 const V2_WANTED = ['cpuset', 'cpu', 'memory', 'pids'];
+/** Processes and threads of one copy: above what programs need, below what ends a machine. */
+const PIDS_MAX = 8192;
 const REMOVE_TRIES = 40;
 const REMOVE_PAUSE_MS = 5;
 
@@ -72,9 +75,12 @@ export function createCopyCgroup(parent: string, name: string, limits: CgroupLim
   return { dirs, killPaths, unmet: applyLimits(dirs, limits) };
 }
 
-/** Moves the process into the group, in every hierarchy. Throws where the kernel refuses. */
-export function enterCgroup(dirs: readonly string[], pid: number): void {
-  for (const dir of dirs) writeFileSync(join(dir, 'cgroup.procs'), String(pid));
+/**
+ * Moves the process into the group, in every hierarchy. Throws where the kernel refuses. Not on the event loop's thread:
+ * the first move in a while waits for a grace period of the kernel's RCU, 15 ms and more.
+ */
+export async function enterCgroup(dirs: readonly string[], pid: number): Promise<void> {
+  for (const dir of dirs) await writeFile(join(dir, 'cgroup.procs'), String(pid));
 }
 
 /** Removes the group; its processes must be dead. A busy one is tried again for 200 ms, then left to the next call. */
@@ -123,6 +129,7 @@ function applyLimits(dirs: readonly string[], limits: CgroupLimits): string[] {
   const unmet: string[] = [];
   const put = (file: string, value: string): boolean =>
     dirs.some((dir) => existsSync(join(dir, file)) && write(join(dir, file), value));
+  put('pids.max', String(PIDS_MAX));
   if (limits.memoryBytes > 0) {
     const bytes = String(limits.memoryBytes);
     if (!put('memory.limit_in_bytes', bytes) && !put('memory.max', bytes)) unmet.push('memory');

@@ -1,72 +1,17 @@
-import {
-  appendFileSync,
-  copyFileSync,
-  type FSWatcher,
-  readFileSync,
-  renameSync,
-  statSync,
-  truncateSync,
-  watch,
-} from 'node:fs';
+import { type FSWatcher, watch } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { LIMITS } from '../../model/limits.ts';
 import type { LogChunk } from '../../ports/runtime.ts';
+import { fileOf, readTimes, STREAMS, type Stream, sizeOf, timeAt, timesOf } from './log-files.ts';
 
-// A process copy writes its output to plain files, so that it needs no agent. A file that has grown to LOG_FILE_BYTES is
-// copied to `.1` and emptied in place (the writer appends to an open file, which cannot be taken away from it): what is
-// written in the microseconds between the copy and the cut is lost. Without an agent nothing rotates until one is back.
-//
-// The time of a line is that of the sample (one a second) at which it was first seen; `*.times` holds `MS SIZE` lines.
+// Reads what a process copy wrote. The time of a line is that of the sample (one a second) at which it was first seen;
+// followed lines have the time they were read.
 
-export const LOG_FILE_BYTES = 10 * 1024 * 1024;
-const STREAMS = ['stdout', 'stderr'] as const;
-type Stream = (typeof STREAMS)[number];
 const BLOCK = 64 * 1024;
 /** A follower looks again after this long even if no file event came (they can be lost on overflow). */
 const FOLLOW_LOOK_MS = 1000;
 const NEWLINE = 10;
-
-const fileOf = (dir: string, stream: Stream): string => join(dir, `${stream}.log`);
-const timesOf = (dir: string, stream: Stream): string => join(dir, `${stream}.times`);
-
-function sizeOf(path: string): number {
-  try {
-    return statSync(path).size;
-  } catch {
-    return 0;
-  }
-}
-
-/** Notes times and rotates. To be called about once a second while the copy runs. Keeps the sizes seen. */
-export class LogSampler {
-  readonly #dir: string;
-  readonly #limitBytes: number;
-  readonly #seen = new Map<Stream, number>();
-
-  constructor(dir: string, limitBytes = LOG_FILE_BYTES) {
-    this.#dir = dir;
-    this.#limitBytes = limitBytes;
-    for (const stream of STREAMS) this.#seen.set(stream, sizeOf(fileOf(dir, stream)));
-  }
-
-  sample(nowMs: number): void {
-    for (const stream of STREAMS) {
-      const path = fileOf(this.#dir, stream);
-      const size = sizeOf(path);
-      if (size === this.#seen.get(stream)) continue;
-      this.#seen.set(stream, size);
-      appendFileSync(timesOf(this.#dir, stream), `${nowMs} ${size}\n`);
-      if (size < this.#limitBytes) continue;
-      // Without a turn of the event loop between the two: the gap is as short as can be.
-      copyFileSync(path, `${path}.1`);
-      truncateSync(path, 0);
-      renameSync(timesOf(this.#dir, stream), `${timesOf(this.#dir, stream)}.1`);
-      this.#seen.set(stream, 0);
-    }
-  }
-}
 
 export interface ReadLogsOptions {
   readonly follow: boolean;
@@ -204,23 +149,6 @@ async function tailStart(path: string, size: number, count: number): Promise<{ s
   } finally {
     await file.close();
   }
-}
-
-function readTimes(path: string): { ms: number; size: number }[] {
-  try {
-    return readFileSync(path, 'latin1')
-      .trim()
-      .split('\n')
-      .map((line) => ({ ms: Number(line.split(' ')[0]), size: Number(line.split(' ')[1]) }));
-  } catch {
-    return [];
-  }
-}
-
-/** The first sample that had seen the byte at `offset`; now, when none has. */
-function timeAt(times: readonly { ms: number; size: number }[], offset: number): Date {
-  const sample = times.find((t) => t.size > offset);
-  return sample ? new Date(sample.ms) : new Date();
 }
 
 /** Puts a time before each line; keeps in mind whether the last chunk ended within a line. */

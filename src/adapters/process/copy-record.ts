@@ -1,17 +1,18 @@
-import { open, readdir, readFile, rename } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { type Static, Type } from 'typebox';
 import { Compile } from 'typebox/compile';
-import { PortSpec, TaskSpec } from '../../model/task-spec.ts';
+import { PortSpec } from '../../model/task-spec.ts';
 
-// What stands on disk about a process copy: written and fsynced before the copy's command runs, so that the next agent
-// finds every copy that an earlier one started.
+// What stands on disk about a process copy: written before the copy's command runs, so that the next agent finds every copy
+// that an earlier one started. Not fsynced: a power cut ends the copy too, and a record lost with it says the same.
 
 const Count = Type.Integer({ minimum: 0 });
 const CopyRecord = Type.Object({
   version: Type.Literal(1),
   copyId: Type.String({ minLength: 1, maxLength: 512 }),
-  spec: TaskSpec,
+  /** Bytes, 0 = no limit. */
+  memoryBytes: Count,
   /** The launcher: leader of the copy's process group and session. */
   pid: Count,
   startTicks: Count,
@@ -35,17 +36,8 @@ const RECORD_FILE = 'record.json';
 
 export async function writeRecord(dir: string, record: CopyRecord): Promise<void> {
   const path = join(dir, RECORD_FILE);
-  await writeDurably(`${path}.tmp`, JSON.stringify(record));
+  await writeFile(`${path}.tmp`, JSON.stringify(record), { mode: 0o600 });
   await rename(`${path}.tmp`, path);
-  // The rename, and the copy's directory itself, must stand too.
-  for (const each of [dir, dirname(dir)]) {
-    const handle = await open(each, 'r');
-    try {
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-  }
 }
 
 /** Undefined: no record, or one that is not ours to understand. */
@@ -61,14 +53,4 @@ export async function readRecord(dir: string): Promise<CopyRecord | undefined> {
 export async function recordDirectories(copiesDir: string): Promise<string[]> {
   const entries = await readdir(copiesDir, { withFileTypes: true }).catch(() => []);
   return entries.filter((e) => e.isDirectory()).map((e) => join(copiesDir, e.name));
-}
-
-async function writeDurably(path: string, text: string): Promise<void> {
-  const handle = await open(path, 'w', 0o600);
-  try {
-    await handle.writeFile(text);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import type { Writable } from 'node:stream';
@@ -10,8 +10,16 @@ import { listProcesses } from './proc-fs.ts';
 // on without the agent and notes the exit code. It runs nothing before the gate opens: until then the copy can be put into
 // its cgroup, recorded and registered, and should the agent die meanwhile, the gate's end of file makes it go.
 
+// A stop signal goes to the whole group: the launcher catches it, waits on, and still notes the exit code; the command, a
+// subshell of its own, gets the signals' usual effect. What the command leaves in its group ends with it.
+
+/** All but KILL and STOP, which cannot be caught, CHLD, CONT, and those of the terminal's job control. Real-time: 34 to 64. */
+const CAUGHT = [1, 2, 3, 6, 10, 12, 13, 14, 15, 28, ...Array.from({ length: 31 }, (_, i) => 34 + i)].join(' ');
+
 const LAUNCHER = `read -r go <&3 || exit 125
 exec 3<&- 5>&2 2>/dev/null
+trap : ${process.platform === 'linux' ? CAUGHT : 'HUP INT QUIT ABRT ALRM TERM USR1 USR2'}
+echo run >&4
 (exec "$@" 2>&5 4>&- 5>&-)
 echo $? >&4
 kill -KILL 0`;
@@ -88,17 +96,25 @@ async function launch(
   return { child, pid: child.pid as number, open: () => gate.end('go\n') };
 }
 
-/** Exit code as the launcher noted it; undefined when it was killed before. */
-export function readExitCode(dir: string): number | undefined {
+/**
+ * What the launcher noted: whether the gate was opened at all (if not, nothing of the user's ran), and the exit code;
+ * undefined when it was killed before.
+ */
+export function readExit(dir: string): { readonly begun: boolean; readonly code: number | undefined } {
   try {
-    const m = /^(\d{1,3})\n/.exec(readFileSync(join(dir, EXIT_FILE), 'latin1'));
-    return m ? Number(m[1]) : undefined;
+    const m = /^run\n(?:(\d{1,3})\n)?/.exec(readFileSync(join(dir, EXIT_FILE), 'latin1'));
+    return { begun: m !== null, code: m?.[1] === undefined ? undefined : Number(m[1]) };
   } catch {
-    return undefined;
+    return { begun: false, code: undefined };
   }
 }
 
-/** The launcher's child, which the stop signal is for; undefined when there is none (yet, or any more). */
+/** Notes an exit code in the launcher's stead, so that the next agent tells the same. */
+export function noteExit(dir: string, code: number): void {
+  writeFileSync(join(dir, EXIT_FILE), `run\n${code}\n`, { mode: 0o600 });
+}
+
+/** The launcher's child, the command; undefined when there is none (yet, or any more). */
 export function commandPid(launcherPid: number): number | undefined {
   return listProcesses().find((p) => p.ppid === launcherPid && p.state !== 'Z')?.pid;
 }

@@ -1,4 +1,4 @@
-import { type FSWatcher, watch, writeFileSync } from 'node:fs';
+import { type FSWatcher, watch } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { formatCopyId, parseCopyId } from '../../core/reconcile/copy-id.ts';
@@ -6,16 +6,17 @@ import type { ObservedCopy } from '../../core/reconcile/types.ts';
 import type { KillTarget } from '../../model/boot-protocol.ts';
 import { wallMs } from '../../model/ids.ts';
 import { removeCgroup, wasOomKilled } from './copy-cgroup.ts';
-import { LogSampler } from './copy-logs.ts';
 import type { CopyRecord } from './copy-record.ts';
-import { killTarget } from './kill-target.ts';
-import { EXIT_FILE, readExitCode } from './launcher.ts';
+import { isAlive, killTarget } from './kill-target.ts';
+import { EXIT_FILE, noteExit, readExit } from './launcher.ts';
+import { LogSampler } from './log-files.ts';
 import { bootId, isSameProcess } from './proc-fs.ts';
 import type { CpuSample } from './process-stats.ts';
 
 /** As a shell and Docker write a death by SIGKILL. */
-const KILLED = 137;
+export const KILLED = 137;
 const RETRY_MS = 100;
+const THIS_BOOT = bootId();
 
 /** One run of a process copy: its record, whether it still runs, and what to do when it ends. */
 export class ProcessCopy {
@@ -56,14 +57,14 @@ export class ProcessCopy {
   /** Whether the launcher is still there. */
   isAlive(): boolean {
     const { pid, startTicks } = this.record;
-    return this.record.bootId === bootId() && isSameProcess(pid, startTicks);
+    return this.record.bootId === THIS_BOOT && isSameProcess(pid, startTicks);
   }
 
   /** For a copy that is not our child: `onChange` is called when its exit code is noted. */
   watchExit(onChange: () => void): void {
     try {
       this.#watcher = watch(join(this.dir, EXIT_FILE), { persistent: false }, () => {
-        if (readExitCode(this.dir) !== undefined) onChange();
+        if (readExit(this.dir).code !== undefined) onChange();
       });
       this.#watcher.on('error', () => this.#watcher?.close());
     } catch {
@@ -79,20 +80,19 @@ export class ProcessCopy {
 
   async #finish(): Promise<void> {
     this.#watcher?.close();
-    const sameBoot = this.record.bootId === bootId();
-    // Unkillable for now (a process in the kernel): it is not over before it is gone.
-    while (sameBoot && !(await killTarget(this.target))) await delay(RETRY_MS);
+    const sameBoot = this.record.bootId === THIS_BOOT;
+    // Unkillable for now (a process in the kernel): it is not over before it is gone. Its cgroup not to be seen at all: this
+    // is another container of the same machine, and what ran in the former one went with it.
+    while (sameBoot && !(await killTarget(this.target)) && isAlive(this.target) !== undefined) await delay(RETRY_MS);
     for (const target of this.beside.values()) await killTarget(target);
-    this.logs.sample(Date.now());
-    const noted = readExitCode(this.dir);
-    this.exitCode = noted ?? (sameBoot ? KILLED : null);
-    this.oomKilled = wasOomKilled(this.record.cgroupDirs);
-    if (noted === undefined && sameBoot) {
-      try {
-        writeFileSync(join(this.dir, EXIT_FILE), `${KILLED}\n`);
-      } catch {
-        // a full disk: the next agent will conclude the same
-      }
+    const noted = readExit(this.dir).code;
+    this.exitCode = noted ?? KILLED;
+    this.oomKilled = this.exitCode !== 0 && wasOomKilled(this.record.cgroupDirs);
+    try {
+      if (noted === undefined) noteExit(this.dir, KILLED);
+      this.logs.sample(Date.now());
+    } catch {
+      // a full disk: the next agent will conclude the same
     }
     await removeCgroup(this.record.cgroupDirs);
     this.running = false;

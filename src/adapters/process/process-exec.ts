@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import { readlinkSync } from 'node:fs';
+import { resolve as resolvePath } from 'node:path';
 import { PassThrough, type Readable, Transform, type TransformCallback } from 'node:stream';
 import { TaskOrgError } from '../../model/errors.ts';
 import type { ExecOptions, ExecSession, LogChunk } from '../../ports/runtime.ts';
@@ -25,7 +26,7 @@ export async function execInCopy(
 ): Promise<{ readonly session: ExecSession; readonly pid: number; readonly startTicks: number }> {
   const user = options.user === '' ? { uid: record.uid, gid: record.gid } : resolveUser(options.user);
   const env: Record<string, string> = { ...(options.tty ? { TERM: 'xterm' } : {}), ...record.env, ...options.env };
-  const cwd = options.workdir || record.cwd;
+  const cwd = resolvePath(record.cwd, options.workdir);
   const command = options.command[0] ?? '';
   if (!findCommand(command, env.PATH ?? '', cwd))
     throw new TaskOrgError('invalid_input', `command not found: ${command}`, {
@@ -43,13 +44,12 @@ export async function execInCopy(
   };
   const exitCode = new Promise<number>((resolve) => {
     child.once('exit', (code, name) => {
-      signal.removeEventListener('abort', end);
       onEnd();
       resolve(code ?? 128 + (signalNumber(name ?? '') ?? 9));
     });
   });
   try {
-    enterCgroup(record.cgroupDirs, pid);
+    if (record.killPaths.length > 0) await enterCgroup(record.cgroupDirs, pid);
     signal.throwIfAborted();
   } catch (cause) {
     end();
@@ -59,7 +59,9 @@ export async function execInCopy(
       { cause },
     );
   }
+  // What the command left in its group may hold the output open: ending the session ends that too.
   signal.addEventListener('abort', end, { once: true });
+  child.once('close', () => signal.removeEventListener('abort', end));
   child.stdin?.on('error', () => {}); // the command is over: its exit code tells
   open();
   const session: ExecSession = {

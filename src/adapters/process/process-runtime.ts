@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { formatCopyId } from '../../core/reconcile/copy-id.ts';
 import type { CopyId, DesiredCopy, ObservedCopy } from '../../core/reconcile/types.ts';
@@ -20,18 +20,20 @@ import type {
 } from '../../ports/runtime.ts';
 import { cgroupMounts } from './cgroup-fs.ts';
 import { findCommand } from './command-path.ts';
-import { copyCgroups, createCopyCgroup, enterCgroup, removeCgroup } from './copy-cgroup.ts';
+import { copyCgroups, removeCgroup } from './copy-cgroup.ts';
 import { type ReadLogsOptions, readCopyLogs } from './copy-logs.ts';
-import { type CopyRecord, readRecord, recordDirectories, writeRecord } from './copy-record.ts';
+import { readRecord, recordDirectories } from './copy-record.ts';
 import { CpuPins, usableCores } from './cpu-pins.ts';
+import { HostPorts } from './host-ports.ts';
 import { killTarget } from './kill-target.ts';
-import { commandPid, launchCopy, signalNumber } from './launcher.ts';
-import { bootId, readProcStat } from './proc-fs.ts';
-import { ProcessCopy, targetOf } from './process-copy.ts';
+import { commandPid, noteExit, readExit, signalNumber } from './launcher.ts';
+import { KILLED, ProcessCopy } from './process-copy.ts';
 import { execInCopy } from './process-exec.ts';
 import { processStats } from './process-stats.ts';
+import { type StartRoom, startCopy } from './start-copy.ts';
+import { endUnrecorded } from './unrecorded.ts';
 import { resolveUser } from './users.ts';
-import { choosePorts, prepareSurroundings } from './work-directory.ts';
+import { prepareSurroundings } from './work-directory.ts';
 
 // Copies as plain processes: no engine needed. They run in sessions (and where allowed cgroups) of their own, outlive the
 // agent, and are taken up again by the next one from the records on disk.
@@ -40,6 +42,8 @@ import { choosePorts, prepareSurroundings } from './work-directory.ts';
 const LOOK_MS = 250;
 const LOOKS_PER_LOG_SAMPLE = 4;
 const COMMAND_LOOK_MS = 5;
+/** Longest time the ends of former copies hold up the first listing. */
+const ADOPT_WAIT_MS = 3000;
 const SIGTERM = 15;
 
 export interface ProcessRuntimeOptions {
@@ -59,11 +63,10 @@ class ProcessRuntime implements Runtime {
   readonly kind = 'process';
   readonly #o: ProcessRuntimeOptions;
   readonly #copiesDir: string;
-  readonly #groupParent: string;
+  readonly #room: StartRoom;
   readonly #copies = new Map<CopyId, ProcessCopy>();
-  readonly #starting = new Map<CopyId, Promise<ObservedCopy>>();
+  readonly #starting = new Map<CopyId, { observed: Promise<ObservedCopy>; called: AbortController }>();
   readonly #listeners = new Set<(event: RuntimeEvent) => void>();
-  readonly #pins = new CpuPins(usableCores());
   readonly #ready: Promise<void>;
   readonly #timer: NodeJS.Timeout;
   #looks = 0;
@@ -72,7 +75,13 @@ class ProcessRuntime implements Runtime {
   constructor(options: ProcessRuntimeOptions) {
     this.#o = options;
     this.#copiesDir = join(options.dataDir, 'copies');
-    this.#groupParent = `taskorg-${plain(options.clusterId).slice(0, 8)}-${plain(options.nodeId).slice(-8)}`;
+    this.#room = {
+      dataDir: options.dataDir,
+      groupParent: `taskorg-${plain(options.clusterId).slice(0, 8)}-${plain(options.nodeId).slice(-8)}`,
+      pins: new CpuPins(usableCores()),
+      ports: new HostPorts(),
+      log: options.log,
+    };
     mkdirSync(this.#copiesDir, { recursive: true, mode: 0o700 });
     this.#ready = this.#adopt();
     this.#ready.catch((error: unknown) =>
@@ -106,10 +115,13 @@ class ProcessRuntime implements Runtime {
   start(copy: DesiredCopy, register: (how: KillTarget) => Promise<void>, signal: AbortSignal): Promise<ObservedCopy> {
     const copyId = formatCopyId(copy);
     const pending = this.#starting.get(copyId);
-    if (pending) return pending;
-    const started = this.#start(copyId, copy, register, signal).finally(() => this.#starting.delete(copyId));
-    this.#starting.set(copyId, started);
-    return started;
+    if (pending) return pending.observed;
+    const called = new AbortController();
+    const observed = this.#start(copyId, copy, register, AbortSignal.any([signal, called.signal])).finally(() =>
+      this.#starting.delete(copyId),
+    );
+    this.#starting.set(copyId, { observed, called });
+    return observed;
   }
 
   async #start(
@@ -119,83 +131,32 @@ class ProcessRuntime implements Runtime {
     signal: AbortSignal,
   ): Promise<ObservedCopy> {
     await this.#ready;
-    signal.throwIfAborted();
     const before = this.#copies.get(copyId);
     if (before?.running && before.isAlive()) return before.observe() as ObservedCopy;
-    if (before?.running) await before.finish();
+    if (before) await this.#over(before);
     if (this.#copies.size >= BOOT_LIMITS.copies)
       throw new TaskOrgError('busy', `${BOOT_LIMITS.copies} copies stand on this machine already`, { retryable: true });
     const dir = join(this.#copiesDir, copyId);
-    mkdirSync(dir, { recursive: true, mode: 0o700 });
-    let target: KillTarget | undefined;
-    let dirs: readonly string[] = [];
     try {
-      const user = resolveUser(desired.spec.user);
-      const ports = await choosePorts(desired, before?.record.ports ?? []);
-      const around = prepareSurroundings(this.#o.dataDir, desired, ports, user);
-      const group = this.#makeGroup(copyId, desired);
-      dirs = group?.dirs ?? [];
       signal.throwIfAborted();
-      const launched = await launchCopy(dir, {
-        argv: [...desired.spec.command, ...desired.spec.args],
-        ...around,
-        ...user,
-      });
-      const startTicks = readProcStat(launched.pid)?.startTicks ?? 0;
-      target = { type: 'process-group', pgid: launched.pid, startTicks };
-      enterCgroup(dirs, launched.pid);
-      const record: CopyRecord = {
-        version: 1,
-        copyId,
-        spec: desired.spec,
-        pid: launched.pid,
-        startTicks,
-        bootId: bootId(),
-        startedAt: Date.now(),
-        ports: [...ports],
-        env: { ...around.env },
-        cwd: around.cwd,
-        ...user,
-        cgroupDirs: [...dirs],
-        killPaths: [...(group?.killPaths ?? [])],
-        pins: group?.pins ?? '',
-      };
-      target = targetOf(record);
-      await writeRecord(dir, record);
-      await register(target);
-      signal.throwIfAborted();
-      const copy = new ProcessCopy(dir, record);
-      launched.child.unref();
-      launched.child.once('exit', () => void this.#over(copy));
+      const launched = await startCopy(this.#room, dir, copyId, desired, before?.record.ports ?? [], register, signal);
+      const copy = new ProcessCopy(dir, launched.record);
       this.#copies.set(copyId, copy);
+      const { child } = launched;
+      child.unref();
+      const over = (): void => void (this.#closed || this.#over(copy));
+      if (child.exitCode !== null || child.signalCode !== null) over();
+      else child.once('exit', over);
       launched.open();
       return copy.observe() as ObservedCopy;
     } catch (error) {
-      if (target) await killTarget(target);
-      await removeCgroup(dirs);
-      this.#pins.release(copyId);
       // A former run stays to be seen, with its logs.
-      if (before) this.#copies.set(copyId, before);
-      else {
-        this.#copies.delete(copyId);
-        await rm(dir, { recursive: true, force: true });
-      }
+      if (!before) await rm(dir, { recursive: true, force: true });
+      else noteExit(dir, before.exitCode ?? KILLED);
       if (signal.aborted)
         throw new TaskOrgError('aborted', `start of ${copyId} was called off`, { cause: error, retryable: true });
       throw error;
     }
-  }
-
-  #makeGroup(
-    copyId: CopyId,
-    { spec }: DesiredCopy,
-  ): { dirs: readonly string[]; killPaths: readonly string[]; pins: string } | undefined {
-    const pins = this.#pins.take(copyId, spec.cpus);
-    const group = createCopyCgroup(this.#groupParent, copyId, { cpus: spec.cpus, pins, memoryBytes: spec.memoryBytes });
-    const unmet = group?.unmet ?? [...(spec.cpus > 0 ? ['cpus'] : []), ...(spec.memoryBytes > 0 ? ['memory'] : [])];
-    if (unmet.length > 0)
-      this.#o.log.warn({ copyId, limits: unmet }, 'limits of a process copy are not enforced on this machine');
-    return group && { ...group, pins: pins ?? '' };
   }
 
   async stop(
@@ -203,6 +164,7 @@ class ProcessRuntime implements Runtime {
     options: { readonly stopSignal: string; readonly graceMs: number },
     signal: AbortSignal,
   ): Promise<void> {
+    this.#starting.get(copyId)?.called.abort();
     const copy = await this.#settled(copyId);
     if (!copy) return;
     if (copy.running && options.graceMs > 0) {
@@ -210,7 +172,7 @@ class ProcessRuntime implements Runtime {
       const timer = setTimeout(() => grace.abort(), options.graceMs);
       const until = AbortSignal.any([signal, grace.signal]);
       try {
-        await this.#signalCommand(copy, signalNumber(options.stopSignal) ?? SIGTERM, until);
+        await this.#signalGroup(copy, signalNumber(options.stopSignal) ?? SIGTERM, until);
         await Promise.race([copy.ended, aborted(until)]);
       } finally {
         clearTimeout(timer);
@@ -221,17 +183,17 @@ class ProcessRuntime implements Runtime {
   }
 
   async kill(copyId: CopyId): Promise<void> {
+    this.#starting.get(copyId)?.called.abort();
     const copy = await this.#settled(copyId);
     if (copy) await this.#destroy(copy);
   }
 
-  /** The command stands behind the launcher a moment after the gate opened. */
-  async #signalCommand(copy: ProcessCopy, number: number, until: AbortSignal): Promise<void> {
+  /** Not before the command stands behind the launcher, a moment after the gate opened: else it would miss the signal. */
+  async #signalGroup(copy: ProcessCopy, number: number, until: AbortSignal): Promise<void> {
     while (copy.running && !until.aborted && copy.isAlive()) {
-      const pid = commandPid(copy.record.pid);
-      if (pid !== undefined) {
+      if (commandPid(copy.record.pid) !== undefined) {
         try {
-          process.kill(pid, number);
+          process.kill(-copy.record.pid, number);
         } catch {
           // it ended in between
         }
@@ -251,11 +213,11 @@ class ProcessRuntime implements Runtime {
 
   /** A run ended: what is left is ended too, then everybody is told, once. */
   async #over(copy: ProcessCopy): Promise<void> {
-    const first = copy.running;
     await copy.finish();
-    this.#pins.release(copy.copyId);
-    if (!first || copy.reported) return;
+    if (copy.reported) return;
     copy.reported = true;
+    this.#room.pins.release(copy.copyId);
+    this.#room.ports.release(copy.copyId);
     const { copyId, exitCode, oomKilled } = copy;
     for (const listener of this.#listeners) listener({ type: 'exited', copyId, exitCode, oomKilled });
   }
@@ -263,7 +225,7 @@ class ProcessRuntime implements Runtime {
   /** The copy once no start of it is under way. */
   async #settled(copyId: CopyId): Promise<ProcessCopy | undefined> {
     await this.#ready;
-    await this.#starting.get(copyId)?.catch(() => {});
+    await this.#starting.get(copyId)?.observed.catch(() => {});
     return this.#copies.get(copyId);
   }
 
@@ -321,22 +283,33 @@ class ProcessRuntime implements Runtime {
 
   /** Takes up what an earlier agent left: running copies, exits it missed, remains of starts it did not finish. */
   async #adopt(): Promise<void> {
-    const groups = copyCgroups(this.#groupParent);
+    const { groupParent, pins, ports, log } = this.#room;
+    const groups = copyCgroups(groupParent);
+    const ending: Promise<void>[] = [];
     for (const dir of await recordDirectories(this.#copiesDir)) {
+      const copyId = basename(dir);
       const record = await readRecord(dir);
-      if (!record) {
+      const copy = record?.copyId === copyId ? new ProcessCopy(dir, record) : undefined;
+      const alive = copy?.isAlive() ?? false;
+      if (!copy || (!alive && !readExit(dir).begun)) {
+        // Never begun: the agent died before it let the command run.
+        if (!copy)
+          log.warn({ copyId }, 'record of a process copy cannot be read: what is left of it is ended and removed');
+        await endUnrecorded(dir, groups.get(copyId) ?? []);
+        groups.delete(copyId);
         await rm(dir, { recursive: true, force: true });
         continue;
       }
-      groups.delete(record.copyId);
-      const copy = new ProcessCopy(dir, record);
-      this.#copies.set(record.copyId, copy);
-      if (record.pins !== '') this.#pins.restore(record.copyId, record.pins);
-      if (copy.isAlive()) copy.watchExit(() => void this.#over(copy));
-      else await this.#over(copy);
+      groups.delete(copyId);
+      this.#copies.set(copyId, copy);
+      if (alive && copy.record.pins !== '') pins.restore(copyId, copy.record.pins);
+      if (alive) ports.restore(copyId, copy.record.ports);
+      if (alive) copy.watchExit(() => void this.#over(copy));
+      else ending.push(this.#over(copy));
     }
-    // A launcher without a record never opened its gate; it is gone, or goes now.
     for (const dirs of groups.values()) if (await killTarget({ type: 'cgroup', paths: dirs })) await removeCgroup(dirs);
+    // What cannot be ended now is shown as running until it is.
+    await Promise.race([Promise.all(ending), delay(ADOPT_WAIT_MS, undefined, { ref: false })]);
   }
 
   #look(): void {
@@ -344,13 +317,14 @@ class ProcessRuntime implements Runtime {
     for (const copy of this.#copies.values()) {
       if (!copy.running || this.#closed) continue;
       if (!copy.isAlive()) void this.#over(copy);
-      else if (sample) this.#sampleLogs(copy);
+      else if (sample) void this.#sampleLogs(copy);
     }
   }
 
-  #sampleLogs(copy: ProcessCopy): void {
+  async #sampleLogs(copy: ProcessCopy): Promise<void> {
     try {
       copy.logs.sample(Date.now());
+      await copy.logs.rotate();
     } catch (error) {
       this.#o.log.warn({ copyId: copy.copyId, error: String(error) }, 'log of a process copy could not be rotated');
     }

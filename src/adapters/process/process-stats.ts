@@ -43,7 +43,7 @@ export function processStats(record: CopyRecord, last: CpuSample | undefined): {
     stats: {
       cpuCores: Math.max(0, sample.cpuMs - from.cpuMs) / Math.max(1, sample.atMs - from.atMs),
       memoryBytes: usage.memoryBytes ?? rss,
-      memoryLimitBytes: record.spec.memoryBytes > 0 && Number.isFinite(limit) ? limit : null,
+      memoryLimitBytes: record.memoryBytes > 0 && Number.isFinite(limit) ? limit : null,
       networkRxBytes: 0,
       networkTxBytes: 0,
       diskReadBytes: io.read,

@@ -1,6 +1,4 @@
-import { createSocket } from 'node:dgram';
-import { chownSync, lstatSync, mkdirSync, readlinkSync, symlinkSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { chownSync, lstatSync, mkdirSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { DesiredCopy, ObservedCopy } from '../../core/reconcile/types.ts';
 import { TaskOrgError } from '../../model/errors.ts';
@@ -63,54 +61,15 @@ function linkVolume(work: string, path: string, dir: string): void {
     symlinkSync(dir, link);
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause;
-    if (lstatSync(link).isSymbolicLink() && readlinkSync(link) === dir) return;
+    if (lstatSync(link).isSymbolicLink()) {
+      if (readlinkSync(link) === dir) return;
+      // of a data directory that stood elsewhere, or of another volume before
+      rmSync(link);
+      symlinkSync(dir, link);
+      return;
+    }
     throw new TaskOrgError('invalid_input', `something else stands at ${path} in the task's work directory`, {
       hint: 'mount the volume at another path',
     });
   }
-}
-
-/**
- * Host ports of a copy: those asked for, and for 0 a free one, the former one if it still is. Throws port_in_use
- * (retryable). Somebody else may take a port before the task binds it; then the task fails and is restarted.
- */
-export async function choosePorts(copy: DesiredCopy, former: ObservedCopy['ports']): Promise<ObservedCopy['ports']> {
-  const chosen: { container: number; host: number; protocol: 'tcp' | 'udp' }[] = [];
-  for (const { container, host, protocol } of copy.spec.ports) {
-    if (host !== 0) {
-      if (await freePort(protocol, host)) chosen.push({ container, host, protocol });
-      else
-        throw new TaskOrgError('port_in_use', `${protocol} port ${host} is in use on this machine`, {
-          retryable: true,
-          hint: 'choose another host port, or 0 for a free one',
-        });
-      continue;
-    }
-    const old = former.find((p) => p.container === container && p.protocol === protocol)?.host;
-    const free = (old === undefined ? undefined : await freePort(protocol, old)) ?? (await freePort(protocol, 0));
-    if (free === undefined) throw new TaskOrgError('port_in_use', `no free ${protocol} port`, { retryable: true });
-    chosen.push({ container, host: free, protocol });
-  }
-  return chosen;
-}
-
-/** The port when it can be bound (0: any that can), else undefined. */
-function freePort(protocol: 'tcp' | 'udp', port: number): Promise<number | undefined> {
-  return new Promise((done) => {
-    if (protocol === 'udp') {
-      const socket = createSocket('udp4');
-      socket.once('error', () => done(undefined));
-      socket.bind(port, () => {
-        const bound = socket.address().port;
-        socket.close(() => done(bound));
-      });
-      return;
-    }
-    const server = createServer();
-    server.once('error', () => done(undefined));
-    server.listen(port, () => {
-      const address = server.address();
-      server.close(() => done(typeof address === 'object' && address ? address.port : undefined));
-    });
-  });
 }

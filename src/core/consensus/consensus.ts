@@ -44,6 +44,8 @@ export interface Consensus {
   entries(from: LogIndex, to: LogIndex): LogEntry[];
   /** Term of an entry held or of the snapshot's last entry. */
   termAt(index: LogIndex): number | undefined;
+  /** The membership in force at an index held, or at the snapshot's. */
+  membershipAt(index: LogIndex): Membership;
   /** Bully rank as 0 (lowest) to 1 (highest): who campaigns first when the leader is lost. */
   setRank(rank: number): void;
 }

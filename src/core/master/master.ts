@@ -25,6 +25,8 @@ export interface Master {
   nextWake(): MonoMs | undefined;
   /** Why slots have no machine; empty on peers that are not master. */
   waiting(): ReadonlyMap<TaskId, Waiting>;
+  /** Decisions proposed and not seen applied. */
+  inFlight(): number;
 }
 
 export function createMaster(
@@ -158,6 +160,7 @@ export function createMaster(
       const wakes = [m.wakes.next(), leadership.nextWake(), desk.nextWake()].filter((at) => at !== undefined);
       return wakes.length === 0 ? undefined : monoMs(Math.min(...wakes));
     },
+    inFlight: () => m.inFlight.size,
     waiting: () =>
       new Map(
         [...m.waiting].map(([id, w]) => [id, { reason: w.reason, rejections: w.rejections, slots: [...w.slots] }]),

@@ -1,4 +1,4 @@
-import type { CopyFact } from '../../model/facts.ts';
+import type { CopyFact, NodeFacts } from '../../model/facts.ts';
 import type { Incarnation, MonoMs, NodeId } from '../../model/ids.ts';
 import type { FactsDelta, FactsMessage } from '../../model/peer-messages.ts';
 import { createFactsBook } from './facts-book.ts';
@@ -24,6 +24,23 @@ export interface FactsDesk {
   /** True when copies were spread in this tick. */
   tick(): boolean;
   nextWake(): MonoMs | undefined;
+}
+
+/** All but the load: what placement rests on, so that a change of it is spread at once. */
+function sameMachine(before: NodeFacts | undefined, head: HostFacts): boolean {
+  if (before === undefined) return false;
+  const keys = [
+    'name',
+    'addresses',
+    'bootProbe',
+    'runtimes',
+    'problems',
+    'canFence',
+    'resources',
+    'labels',
+    'images',
+  ] as const;
+  return keys.every((key) => JSON.stringify(before[key]) === JSON.stringify(head[key]));
 }
 
 export function createFactsDesk(
@@ -59,6 +76,7 @@ export function createFactsDesk(
     },
     head: (head) => {
       // Between two spreads the book stays as it is: a version others never heard of would make each of them ask for all.
+      if (!sameMachine(book.own(), head)) urgent = true;
       if (book.own() !== undefined && !urgent && hub.now() < everybodyAt) return;
       urgent = false;
       everybodyAt = hub.now() + Math.max(hub.config.factsHeadMs, hub.peerCount() * hub.config.factsPerPeerMs);

@@ -46,6 +46,8 @@ export interface Office {
   proposalDone(ok: boolean): void;
   nextWake(): MonoMs | undefined;
   waiting(): ReadonlyMap<TaskId, Waiting>;
+  /** Decisions proposed and not seen applied. */
+  inFlight(): number;
 }
 
 /** `ledTerm`: the term this peer leads by consensus now, or null. */
@@ -107,5 +109,6 @@ export function createOffice(self: NodeId, config: PeerConfig, ledTerm: () => Te
     proposalDone: (ok) => master.proposalDone(ok),
     nextWake: () => master.nextWake(),
     waiting: () => master.waiting(),
+    inFlight: () => master.inFlight(),
   };
 }

@@ -379,6 +379,8 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
       case 'range-reply':
         return consense({ type: 'committed-entries', ...event.entries });
       case 'snapshot-installed':
+        // Entries that came by other ways meanwhile stand: records never go back.
+        if (event.index <= state.applied) return;
         state = restoreState(event.pairs, event.index);
         consense({ type: 'snapshot-installed', index: event.index, term: event.term, membership: event.membership });
         peersChanged();
@@ -457,6 +459,16 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     leader: (): NodeId | null => leader,
     waiting: () => office.waiting(),
     copies: () => workshop.facts(),
+    /** The voters at an index this peer holds, for a snapshot taken there. */
+    membershipAt: (index: LogIndex): Membership => consensus.membershipAt(index),
+    /** How full its queues are; every one has a limit. */
+    sizes: () => ({
+      ...requests.sizes(),
+      pending: submissions.pending.size,
+      reads: reads.size(),
+      log: consensus.view().lastIndex - consensus.firstIndex() + 1,
+      decisions: office.inFlight(),
+    }),
     topology,
   };
 }

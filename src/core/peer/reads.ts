@@ -20,6 +20,8 @@ export interface Reads {
   ready(id: number, ok: boolean, index: LogIndex): void;
   tick(): void;
   nextWake(): MonoMs | undefined;
+  /** Rounds without an answer. */
+  size(): number;
 }
 
 export function createReads(
@@ -74,6 +76,7 @@ export function createReads(
       askedCurrentAt = undefined;
       for (const [id, purpose] of purposes) if (purpose.kind === 'current') purposes.delete(id);
     },
+    size: () => purposes.size,
     nextWake: () => (askedCurrentAt === undefined ? undefined : ((askedCurrentAt + RETRY_MS) as MonoMs)),
   };
 }

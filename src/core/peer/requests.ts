@@ -36,6 +36,8 @@ export interface Requests {
   waitingFor(submission: TaskId): number[];
   expired(now: MonoMs): number[];
   nextDeadline(): MonoMs | undefined;
+  /** Proposals without an answer, and clients that wait. */
+  sizes(): { readonly proposals: number; readonly clients: number };
 }
 
 export const clientFailure = (
@@ -106,6 +108,7 @@ export function createRequests(): Requests {
     isWaiting: (requestId) => waiting.has(requestId),
     done,
     waitingFor: (submission) => [...(bySubmission.get(submission) ?? [])],
+    sizes: () => ({ proposals: origins.size + byIndex.size, clients: waiting.size }),
     // Requests wait equally long, so the map is in order of their deadlines.
     expired: (now) => {
       const out: number[] = [];

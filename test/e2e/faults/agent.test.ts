@@ -11,7 +11,7 @@ describe('an agent that is killed', () => {
     cluster = await TestCluster.start(3);
   });
   afterAll(async () => {
-    await cluster.dispose();
+    await cluster?.dispose();
   });
 
   test('is back at once, with its leases; nothing has moved or started again', async () => {
@@ -45,9 +45,9 @@ describe('an agent that is killed', () => {
     expect(cluster.peer(2).text.match(/"agent started"/g)).toHaveLength(2);
   });
 
-  test('five times in a row: still nothing has moved', async () => {
+  test('three more times in a row, which makes boot wait longer each time: still nothing has moved', async () => {
     const before = (await cluster.untilRunning(1, 'sole')).slots[0];
-    for (let round = 0; round < 5; round += 1) {
+    for (let round = 0; round < 3; round += 1) {
       const said = cluster.peer(2).text.length;
       cluster.killAgent(2);
       await cluster.peer(2).says(/"peer is up"/, said);
@@ -81,7 +81,7 @@ globalThis.Date = class extends Real {
     cluster = await TestCluster.start(2);
   });
   afterAll(async () => {
-    await cluster.dispose();
+    await cluster?.dispose();
   });
 
   test('ahead: a token of an hour has run out there, and the message points to the clocks', async () => {
@@ -114,10 +114,11 @@ globalThis.Date = class extends Real {
   }
 
   test('as master: tokens and tasks go on', async () => {
-    const master = await until('there is a master', WAIT_MS, async () => await cluster.fleet.master());
-    for (const node of [1, 2, 3, 4]) if (node !== 4 && node !== 3) await cluster.kill(node);
-    void master;
+    await cluster.kill(1);
+    await cluster.kill(2);
     await cluster.restart(1);
+    const uses = { uses: 1, expiresMs: HOUR };
+    await until('there is a master again', WAIT_MS, async () => await cluster.call(4, 'POST', '/v1/tokens', uses));
     await cluster.client(3).submit(sleeper('later'));
     await cluster.untilRunning(3, 'later');
   });

@@ -33,7 +33,7 @@ describe('a peer that cannot start', () => {
     await cluster.untilRunning(1, 'keeper');
   });
   afterAll(async () => {
-    await cluster.dispose();
+    await cluster?.dispose();
   });
 
   const token = async (): Promise<string> => await cluster.client(1).createToken(1);

@@ -1,0 +1,214 @@
+import type { ChannelMessage, GossipMessage, PeerEffect, PeerEvent } from '../core/peer/types.ts';
+import type { LogIndex, NodeId } from '../model/ids.ts';
+import type { Rng } from '../model/random.ts';
+import type { Machine } from './machine.ts';
+import type { World } from './world.ts';
+
+// Cables between machines: delays, losses, duplicates, messages that overtake each other, directions that are cut, and
+// connections that notice some of it.
+
+export interface NetworkOptions {
+  /** One-way delay range, ms. */
+  readonly delayMs: readonly [number, number];
+  /** Probabilities, of each message while faults are on: lost; delivered twice; held up to 300 ms, so that others overtake it. */
+  readonly loss: number;
+  readonly duplicate: number;
+  readonly overtaken: number;
+}
+
+const HELD_MS = 300;
+
+export class Network {
+  readonly #world: World;
+  readonly #options: NetworkOptions;
+  readonly #rng: Rng;
+  /** Blocked directions, `from>to`. */
+  readonly #blocked = new Set<string>();
+  /** Open connections, `low|high`. */
+  readonly #links = new Set<string>();
+  readonly #wanted = new Map<NodeId, readonly NodeId[]>();
+  /** Redials under way, `from>to`. */
+  readonly #redialling = new Set<string>();
+  /** Names of directions and links, made once. */
+  readonly #names = new Map<NodeId, Map<NodeId, { readonly way: string; readonly link: string }>>();
+
+  constructor(world: World, options: NetworkOptions) {
+    this.#world = world;
+    this.#options = options;
+    this.#rng = world.rngFor('network');
+  }
+
+  #name(from: NodeId, to: NodeId): { readonly way: string; readonly link: string } {
+    let row = this.#names.get(from);
+    if (!row) this.#names.set(from, (row = new Map()));
+    let name = row.get(to);
+    if (!name) row.set(to, (name = { way: `${from}>${to}`, link: from < to ? `${from}|${to}` : `${to}|${from}` }));
+    return name;
+  }
+  reaches(from: NodeId, to: NodeId): boolean {
+    return this.#blocked.size === 0 || !this.#blocked.has(this.#name(from, to).way);
+  }
+  block(from: Machine, to: Machine): void {
+    this.#blocked.add(this.#name(from.id, to.id).way);
+  }
+  /** Machines of different groups do not reach each other; those in no group reach nobody. */
+  partition(groups: readonly (readonly Machine[])[]): void {
+    this.heal();
+    const { machines, tally } = this.#world;
+    const group = new Map<NodeId, number>();
+    groups.forEach((g, i) => {
+      for (const m of g) group.set(m.id, i);
+    });
+    for (const a of machines) for (const b of machines) if (a !== b && (group.get(a.id) ?? -1 - a.index) !== (group.get(b.id) ?? -1 - b.index)) this.block(a, b);
+    tally.cuts += 1;
+  }
+  heal(): void {
+    if (this.#blocked.size > 0) this.#world.tally.heals += 1;
+    this.#blocked.clear();
+  }
+  #delay(): number {
+    const [lo, hi] = this.#options.delayMs;
+    const delay = lo + this.#rng.next() * (hi - lo);
+    const { overtaken } = this.#options;
+    return overtaken > 0 && this.#world.faultsOn && this.#rng.next() < overtaken ? delay + this.#rng.next() * HELD_MS : delay;
+  }
+  #lost(): boolean {
+    return this.#world.faultsOn && this.#rng.next() < this.#options.loss;
+  }
+
+  // ---- messages ----------------------------------------------------------------------------------------------------------
+
+  send(from: Machine, to: NodeId, effect: Extract<PeerEffect, { type: 'send' }>): void {
+    const world = this.#world;
+    if (!this.#links.has(this.#name(from.id, to).link)) return this.#forge(from, to, effect);
+    world.tally.messages += 1;
+    if (!this.reaches(from.id, to) || this.#lost()) return this.#forge(from, to, effect);
+    const event = { ...this.#flawed(effect), from: from.id, type: 'message' } as PeerEvent;
+    this.#deliver(from, to, event);
+    const { duplicate } = this.#options;
+    if (duplicate > 0 && world.faultsOn && this.#rng.next() < duplicate) this.#deliver(from, to, event);
+  }
+  #deliver(from: Machine, to: NodeId, event: PeerEvent): void {
+    const world = this.#world;
+    const target = world.machine(to);
+    const { link } = this.#name(from.id, to);
+    world.after(this.#delay() + world.stallOf(target), () => {
+      if (target.up && this.#links.has(link)) target.post(event);
+    });
+  }
+  /** What planted defects make of a message. */
+  #flawed(effect: ChannelMessage): ChannelMessage {
+    const { defects } = this.#world;
+    if (defects.size === 0) return effect;
+    if (defects.has('renew-after-close') && effect.channel === 'lease' && effect.message.type === 'lease-ack') return { ...effect, message: { ...effect.message, acked: [...effect.message.acked, ...effect.message.refused], refused: [] } };
+    if (defects.has('apply-before-commit') && effect.channel === 'raft' && effect.message.type === 'append') return { ...effect, message: { ...effect.message, commit: (effect.message.prevIndex + effect.message.entries.length) as LogIndex } };
+    return effect;
+  }
+  #forge(from: Machine, to: NodeId, effect: ChannelMessage): void {
+    const world = this.#world;
+    if (!world.has('commit-on-minority') || effect.channel !== 'raft' || effect.message.type !== 'append') return;
+    const { term, prevIndex, entries, round } = effect.message;
+    const index = (prevIndex + entries.length) as LogIndex;
+    world.after(1, () => from.post({ type: 'message', from: to, channel: 'raft', message: { type: 'append-reply', term, ok: true, index, hintTerm: 0 as never, round, applied: index, mayVote: true } }));
+  }
+
+  publish(from: Machine, gossip: GossipMessage): void {
+    const world = this.#world;
+    const event = { ...gossip, type: 'gossip', from: from.id } as PeerEvent;
+    for (const target of world.machines) {
+      if (target === from) continue;
+      // Gossip reaches whoever is joined by any chain of links; one hop stands for it here, with a longer delay.
+      if (!this.reaches(from.id, target.id) || this.#lost()) continue;
+      world.tally.messages += 1;
+      world.after(this.#delay() * 2 + world.stallOf(target), () => {
+        if (target.up) target.post(event);
+      });
+    }
+  }
+
+  probeBoot(from: Machine, peer: NodeId, attempt: number): void {
+    const world = this.#world;
+    const target = world.machine(peer);
+    if (!this.reaches(from.id, peer)) return;
+    world.after(this.#delay(), () => {
+      if (!target.powered || !this.reaches(peer, from.id)) return;
+      world.after(this.#delay(), () => from.post({ type: 'boot-ack', peer, attempt }));
+    });
+  }
+
+  // ---- connections -------------------------------------------------------------------------------------------------------
+
+  wanted(machine: Machine, wanted: readonly NodeId[]): void {
+    this.#wanted.set(machine.id, wanted);
+    for (const id of wanted) if (id !== machine.id && !this.#links.has(this.#name(machine.id, id).link)) this.#world.after(1, () => this.dial(machine, id));
+  }
+
+  dial(from: Machine, to: NodeId): void {
+    const world = this.#world;
+    const { link } = this.#name(from.id, to);
+    if (!from.up || this.#links.has(link)) return;
+    const target = world.find(to);
+    if (!target) return;
+    world.after(2 * this.#delay(), () => {
+      if (!from.up || this.#links.has(link)) return;
+      const both = this.reaches(from.id, to) && this.reaches(to, from.id);
+      if (both && target.up) {
+        this.#links.add(link);
+        target.post({ type: 'connected', peer: from.id });
+        from.post({ type: 'connected', peer: to });
+      } else {
+        if (both && target.powered) from.post({ type: 'dial-failed', peer: to, refused: true });
+        this.#redial(from, to);
+      }
+    });
+  }
+  #redial(from: Machine, to: NodeId): void {
+    const { way } = this.#name(from.id, to);
+    if (this.#redialling.has(way)) return;
+    this.#redialling.add(way);
+    this.#world.after(200 + this.#rng.next() * 300, () => {
+      this.#redialling.delete(way);
+      if (from.up && (this.#wanted.get(from.id) ?? []).includes(to)) this.dial(from, to);
+    });
+  }
+
+  /** All connections of a machine end: silently by a power cut (no FIN), or as a dying process closes them. */
+  closeAll(machine: Machine, silent: boolean): void {
+    const world = this.#world;
+    for (const other of world.machines) {
+      const { link } = this.#name(machine.id, other.id);
+      if (other === machine || !this.#links.delete(link)) continue;
+      world.after(silent ? 400 : this.#delay() + 2, () => {
+        if (!other.up || this.#links.has(link)) return;
+        other.post({ type: 'disconnected', peer: machine.id });
+        this.#redial(other, machine.id);
+      });
+    }
+  }
+
+  // ---- catching up -------------------------------------------------------------------------------------------------------
+
+  fetchEntries(from: Machine, lo: number, hi: number, peers: readonly NodeId[]): void {
+    const world = this.#world;
+    const neighbour = peers.map((p) => world.machine(p)).find((m) => m.up && this.reaches(from.id, m.id) && this.reaches(m.id, from.id));
+    if (!neighbour) return;
+    world.after(2 * this.#delay(), () => {
+      const entries = neighbour.entries(lo, hi);
+      if (entries && entries.entries.length > 0) from.post({ type: 'range-reply', entries });
+    });
+  }
+  fetchSnapshot(from: Machine, effect: Extract<PeerEffect, { type: 'fetch-snapshot' }>): void {
+    const world = this.#world;
+    const source = world.machine(effect.from);
+    const boots = from.boots;
+    // Dumped at once, streamed for a while: what arrives may be older than what has come by other ways.
+    world.after(this.#delay(), () => {
+      const snapshot = source.snapshot();
+      if (!snapshot || snapshot.index < effect.index) return;
+      world.after(10 + this.#rng.next() * 200, () => {
+        if (from.up && from.boots === boots && this.reaches(source.id, from.id)) from.installSnapshot(snapshot);
+      });
+    });
+  }
+}
+
