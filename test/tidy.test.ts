@@ -6,7 +6,9 @@ import { describe, expect, it } from 'vitest';
 
 const root = new URL('..', import.meta.url).pathname;
 const files = (dir: string): string[] =>
-  readdirSync(join(root, dir), { recursive: true, encoding: 'utf8' }).filter((f) => f.endsWith('.ts')).map((f) => join(dir, f));
+  readdirSync(join(root, dir), { recursive: true, encoding: 'utf8' })
+    .filter((f) => f.endsWith('.ts'))
+    .map((f) => join(dir, f));
 const sources = files('src');
 const read = (file: string): string => readFileSync(join(root, file), 'utf8');
 
@@ -16,6 +18,13 @@ const roomOf = (file: string): string => {
   const first = relative('src', file).split('/')[0] ?? '';
   return first in ORDER ? first : 'top';
 };
+
+/** Without comments and quoted text: `keep: any side` in a help text is no type. */
+const codeOf = (text: string): string =>
+  text
+    .replace(/\/\*[\s\S]*?\*\//g, '')
+    .replace(/\/\/.*$/gm, '')
+    .replace(/'(?:[^'\\\n]|\\.)*'/g, "''");
 
 function imports(file: string): string[] {
   return [...read(file).matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map((m) => m[1] ?? '');
@@ -28,6 +37,8 @@ describe('house rules', () => {
       const room = roomOf(file);
       for (const spec of imports(file).filter((s) => s.startsWith('.'))) {
         const target = relative(root, resolve(join(root, dirname(file)), spec));
+        // The package's own description is nobody's room.
+        if (target === 'package.json') continue;
         const to = roomOf(target);
         const own = ORDER[room] ?? 9;
         const other = ORDER[to] ?? 9;
@@ -40,10 +51,17 @@ describe('house rules', () => {
   it('cores are pure: no clock, timer, randomness, process or node module', () => {
     const wrong: string[] = [];
     for (const file of files('src/core')) {
-      read(file).split('\n').forEach((line, i) => {
-        const code = line.replace(/\/\/.*$/, '').replace(/^\s*\*.*$/, '');
-        if (/Date\.now|new Date\(|Math\.random|setTimeout|setInterval|setImmediate|performance\.|process\.|from 'node:/.test(code)) wrong.push(`${file}:${i + 1}`);
-      });
+      read(file)
+        .split('\n')
+        .forEach((line, i) => {
+          const code = line.replace(/\/\/.*$/, '').replace(/^\s*\*.*$/, '');
+          if (
+            /Date\.now|new Date\(|Math\.random|setTimeout|setInterval|setImmediate|performance\.|process\.|from 'node:/.test(
+              code,
+            )
+          )
+            wrong.push(`${file}:${i + 1}`);
+        });
     }
     expect(wrong).toEqual([]);
   });
@@ -60,7 +78,7 @@ describe('house rules', () => {
       if (/^export default/m.test(text)) wrong.push(`${file}: default export`);
       if (/^\s*(export )?(const )?enum /m.test(text)) wrong.push(`${file}: enum`);
       if (/^\s*(export )?namespace /m.test(text)) wrong.push(`${file}: namespace`);
-      if (/(:|<|as) any\b/.test(text)) wrong.push(`${file}: any`);
+      if (/(:|<|as) any\b/.test(codeOf(text))) wrong.push(`${file}: any`);
     }
     expect(wrong).toEqual([]);
   });

@@ -10,7 +10,10 @@ export interface GlobalOptions {
 }
 
 /** Runs an action with a client for the peer the flags name; errors become words and an exit code. */
-export function withClient<A extends unknown[]>(command: Command, action: (client: ApiClient, ...args: A) => Promise<void>): (...args: A) => Promise<void> {
+export function withClient<A extends unknown[]>(
+  command: Command,
+  action: (client: ApiClient, ...args: A) => Promise<void>,
+): (...args: A) => Promise<void> {
   return async (...args) => {
     try {
       await action(new ApiClient(resolveTarget(command.optsWithGlobals<GlobalOptions>())), ...args);
@@ -20,22 +23,30 @@ export function withClient<A extends unknown[]>(command: Command, action: (clien
   };
 }
 
-export const formatOption = (description: string): Option => new Option('--format <format>', description).choices(['table', 'json']).default('table', 'table');
+export const formatOption = (description: string): Option =>
+  new Option('--format <format>', description).choices(['table', 'json']).default('table', 'table');
 
 /** Parser of a whole number within bounds, for commander. */
-export const whole = (minimum: number, maximum = Number.MAX_SAFE_INTEGER) => (text: string): number => {
-  const n = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-  if (!(n >= minimum && n <= maximum)) throw new InvalidArgumentError(`expected a whole number from ${minimum}${maximum === Number.MAX_SAFE_INTEGER ? '' : ` to ${maximum}`}`);
-  return n;
-};
+export const whole =
+  (minimum: number, maximum = Number.MAX_SAFE_INTEGER) =>
+  (text: string): number => {
+    const n = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+    if (!(n >= minimum && n <= maximum))
+      throw new InvalidArgumentError(
+        `expected a whole number from ${minimum}${maximum === Number.MAX_SAFE_INTEGER ? '' : ` to ${maximum}`}`,
+      );
+    return n;
+  };
 
 /** NAME=VALUE pairs of a repeated option. */
 export function pairs(option: string, texts: readonly string[]): Record<string, string> {
-  return Object.fromEntries(texts.map((text) => {
-    const eq = text.indexOf('=');
-    if (eq < 1) throw new TaskOrgError('invalid_input', `${option} ${text}: expected name=value`);
-    return [text.slice(0, eq), text.slice(eq + 1)];
-  }));
+  return Object.fromEntries(
+    texts.map((text) => {
+      const eq = text.indexOf('=');
+      if (eq < 1) throw new TaskOrgError('invalid_input', `${option} ${text}: expected name=value`);
+      return [text.slice(0, eq), text.slice(eq + 1)];
+    }),
+  );
 }
 
 /** What every command has: --host and --data-dir also after its name, the way to its help in errors, exit code 2 for wrong input. */

@@ -1,8 +1,8 @@
 import { fork } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
-import { runCampaign, type CampaignResult } from '../sim/campaign.ts';
-import type { Tally } from '../sim/world.ts';
+import { type CampaignResult, runCampaign } from '../sim/campaign.ts';
+import { NO_TALLY, type Tally } from '../sim/world.ts';
 
 // `npm run simulate`: many seeds of the random campaign, on all cores, until the cluster-hours asked for are reached. A broken
 // invariant ends it with the seed that replays it.
@@ -10,7 +10,7 @@ import type { Tally } from '../sim/world.ts';
 const USAGE = `Usage: npm run simulate -- [options]
 
   --hours N        cluster-hours to simulate (default 1)
-  --machines N     machines in each cluster (default 5)
+  --machines N     machines in each cluster, or 'mixed': 1 to 9, by the seed (default 5)
   --seed TEXT      first part of every seed (default: the date)
   --seconds N      simulated seconds under faults per seed (default 1800)
   --fault-every S  seconds between faults, on average (default 10)
@@ -20,16 +20,25 @@ const USAGE = `Usage: npm run simulate -- [options]
 
 interface Settings {
   readonly hours: number;
-  readonly machines: number;
+  /** Undefined: 1 to 9, by the seed. */
+  readonly machines: number | undefined;
   readonly seed: string;
   readonly seconds: number;
   readonly faultEveryMs: number;
 }
 
-type WorkerMessage = { readonly type: 'result'; readonly result: CampaignResult } | { readonly type: 'broken'; readonly seed: string; readonly error: string };
+type WorkerMessage =
+  | { readonly type: 'result'; readonly result: CampaignResult }
+  | { readonly type: 'broken'; readonly seed: string; readonly error: string };
 
 function runSeed(settings: Settings, seed: string): CampaignResult {
-  return runCampaign({ seed, machines: settings.machines, seconds: settings.seconds, faultEveryMs: settings.faultEveryMs, tasks: 6 });
+  return runCampaign({
+    seed,
+    ...(settings.machines === undefined ? {} : { machines: settings.machines }),
+    seconds: settings.seconds,
+    faultEveryMs: settings.faultEveryMs,
+    tasks: 6,
+  });
 }
 
 /** A worker takes seeds as they come and answers one message each. */
@@ -38,14 +47,18 @@ function work(): void {
     try {
       process.send?.({ type: 'result', result: runSeed(settings, seed) } satisfies WorkerMessage);
     } catch (error) {
-      process.send?.({ type: 'broken', seed, error: error instanceof Error ? (error.stack ?? error.message) : String(error) } satisfies WorkerMessage);
+      process.send?.({
+        type: 'broken',
+        seed,
+        error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+      } satisfies WorkerMessage);
     }
   });
 }
 
 async function lead(settings: Settings, workers: number): Promise<number> {
   const startedAt = performance.now();
-  const total: Record<keyof Tally, number> = { elections: 0, crashes: 0, agentCrashes: 0, heals: 0, cuts: 0, falseDeaths: 0, revivals: 0, messages: 0, events: 0 };
+  const total: Tally = { ...NO_TALLY };
   let simulatedMs = 0;
   let seeds = 0;
   let next = 0;
@@ -56,7 +69,7 @@ async function lead(settings: Settings, workers: number): Promise<number> {
     Array.from({ length: workers }, () => {
       const child = fork(process.argv[1] as string, ['--worker'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
       const give = (): boolean => {
-        if (broken.length > 0 || simulatedMs >= settings.hours * 3_600_000) return child.disconnect(), false;
+        if (broken.length > 0 || simulatedMs >= settings.hours * 3_600_000) return (child.disconnect(), false);
         child.send({ settings, seed: `${settings.seed}-${next++}` });
         return true;
       };
@@ -77,21 +90,42 @@ async function lead(settings: Settings, workers: number): Promise<number> {
     }),
   );
   const seconds = (performance.now() - startedAt) / 1000;
-  process.stdout.write(`simulated ${(simulatedMs / 3_600_000).toFixed(1)} cluster-hours of ${settings.machines} machines in ${seconds.toFixed(0)} s (${(simulatedMs / 1000 / seconds).toFixed(0)} simulated seconds a second), seeds ${settings.seed}-0 to ${settings.seed}-${Math.max(0, next - 1)} (${seeds} ended)\n`);
-  process.stdout.write(`${Object.entries(total).map(([k, v]) => `${k} ${v}`).join(', ')}, accepted tasks ${accepted}, exclusive runs ${exclusiveRuns}\n`);
-  for (const b of broken) process.stdout.write(`BROKEN with seed ${b.seed} (npm run simulate -- --replay ${b.seed}):\n${b.error}\n`);
+  process.stdout.write(
+    `simulated ${(simulatedMs / 3_600_000).toFixed(1)} cluster-hours of ${settings.machines ?? '1 to 9'} machines in ${seconds.toFixed(0)} s (${(simulatedMs / 1000 / seconds).toFixed(0)} simulated seconds a second), seeds ${settings.seed}-0 to ${settings.seed}-${Math.max(0, next - 1)} (${seeds} ended)\n`,
+  );
+  process.stdout.write(
+    `${Object.entries(total)
+      .map(([k, v]) => `${k} ${v}`)
+      .join(', ')}, accepted tasks ${accepted}, exclusive runs ${exclusiveRuns}\n`,
+  );
+  for (const b of broken)
+    process.stdout.write(`BROKEN with seed ${b.seed} (npm run simulate -- --replay ${b.seed}):\n${b.error}\n`);
   if (broken.length === 0) process.stdout.write('every invariant held after every event\n');
   return broken.length === 0 ? 0 : 1;
 }
 
 const { values } = parseArgs({
   options: {
-    hours: { type: 'string', default: '1' }, machines: { type: 'string', default: '5' }, seed: { type: 'string', default: new Date().toISOString().slice(0, 10) }, seconds: { type: 'string', default: '1800' },
-    'fault-every': { type: 'string', default: '10' }, workers: { type: 'string', default: String(availableParallelism()) }, replay: { type: 'string' }, worker: { type: 'boolean' }, help: { type: 'boolean' },
+    hours: { type: 'string', default: '1' },
+    machines: { type: 'string', default: '5' },
+    seed: { type: 'string', default: new Date().toISOString().slice(0, 10) },
+    seconds: { type: 'string', default: '1800' },
+    'fault-every': { type: 'string', default: '10' },
+    workers: { type: 'string', default: String(availableParallelism()) },
+    replay: { type: 'string' },
+    worker: { type: 'boolean' },
+    help: { type: 'boolean' },
   },
 });
-const settings: Settings = { hours: Number(values.hours), machines: Number(values.machines), seed: values.seed, seconds: Number(values.seconds), faultEveryMs: Number(values['fault-every']) * 1000 };
+const settings: Settings = {
+  hours: Number(values.hours),
+  machines: values.machines === 'mixed' ? undefined : Number(values.machines),
+  seed: values.seed,
+  seconds: Number(values.seconds),
+  faultEveryMs: Number(values['fault-every']) * 1000,
+};
 if (values.help) process.stdout.write(USAGE);
 else if (values.worker) work();
-else if (values.replay !== undefined) process.stdout.write(`${JSON.stringify(runSeed(settings, values.replay), null, 2)}\n`);
+else if (values.replay !== undefined)
+  process.stdout.write(`${JSON.stringify(runSeed(settings, values.replay), null, 2)}\n`);
 else process.exitCode = await lead(settings, Number(values.workers));

@@ -5,7 +5,9 @@
 const REQUIRED_NODE = 22;
 const major = Number(process.versions.node.split('.')[0]);
 if (major < REQUIRED_NODE) {
-  process.stderr.write(`task-org-peer needs Node ${REQUIRED_NODE} or newer; this is ${process.version}.\nInstall a newer Node, or run it from a clone with npx, which brings its own.\n`);
+  process.stderr.write(
+    `task-org-peer needs Node ${REQUIRED_NODE} or newer; this is ${process.version}.\nInstall a newer Node, or run it from a clone with npx, which brings its own.\n`,
+  );
   process.exit(78);
 }
 
@@ -32,6 +34,17 @@ function dataDir(): string {
   return resolve(flag || process.env['TASKORG_DATA_DIR'] || join(homedir(), '.task-org'));
 }
 
-const agentArgs = argv.filter((a, i) => a !== '--data-dir' && !a.startsWith('--data-dir=') && argv[i - 1] !== '--data-dir');
-process.exitCode = await runBoot(['--data-dir', dataDir(), '--agent-node-arg', '--max-semi-space-size=2', '--', '--data-dir', dataDir(), ...agentArgs]);
+const agentArgs = argv.filter(
+  (a, i) => a !== '--data-dir' && !a.startsWith('--data-dir=') && argv[i - 1] !== '--data-dir',
+);
+process.exitCode = await runBoot([
+  '--data-dir',
+  dataDir(),
+  '--agent-node-arg',
+  '--max-semi-space-size=8',
+  '--',
+  '--data-dir',
+  dataDir(),
+  ...agentArgs,
+]);
 process.exit();

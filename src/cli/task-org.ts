@@ -1,15 +1,15 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
 import { VERSION } from '../model/version.ts';
+import { examples, finish } from './command.ts';
+import { eventsCommand } from './commands/cluster/events.ts';
 import { clusterCommands } from './commands/cluster/status.ts';
+import { tokenCommand } from './commands/cluster/token.ts';
 import { completionCommand } from './commands/completion.ts';
 import { configCommands } from './commands/config/show.ts';
-import { eventsCommand } from './commands/cluster/events.ts';
-import { tokenCommand } from './commands/cluster/token.ts';
 import { nodeCommands } from './commands/node/index.ts';
 import { scenarioCommands } from './commands/scenario/run.ts';
 import { taskCommands } from './commands/task/index.ts';
-import { examples, finish } from './command.ts';
 import { endWithReader, printError } from './output.ts';
 
 endWithReader();
@@ -22,15 +22,37 @@ const program = new Command('task-org')
   .enablePositionalOptions()
   .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'Error: ')) })
   .exitOverride()
-  .addHelpText('after', examples(
-    'task-org run --name web -p 8080:80 nginx:1', 'task-org ps', 'task-org logs -f web', 'task-org why web', 'task-org token    # to join another machine',
-  ));
+  .addHelpText(
+    'after',
+    examples(
+      'task-org run --name web -p 8080:80 nginx:1',
+      'task-org ps',
+      'task-org logs -f web',
+      'task-org why web',
+      'task-org token    # to join another machine',
+    ),
+  );
 
-for (const add of [nodeCommands, taskCommands, clusterCommands, tokenCommand, eventsCommand, configCommands, scenarioCommands, completionCommand]) add(program);
+for (const add of [
+  nodeCommands,
+  taskCommands,
+  clusterCommands,
+  tokenCommand,
+  eventsCommand,
+  configCommands,
+  scenarioCommands,
+  completionCommand,
+])
+  add(program);
 
 finish(program, 'task-org');
 
 program.parseAsync(process.argv).catch((error: unknown) => {
   // Commander has said what is wrong already; help and version end well.
-  process.exitCode = error instanceof CommanderError ? (error.exitCode === 0 || error.code === 'commander.help' ? error.exitCode : 2) : printError(error);
+  process.exitCode =
+    error instanceof CommanderError
+      ? error.exitCode === 0 || error.code === 'commander.help'
+        ? error.exitCode
+        : 2
+      : printError(error);
 });

@@ -1,5 +1,5 @@
 import { createPeer, type Peer, type PeerOptions } from '../core/peer/peer.ts';
-import type { ClientResult, GossipMessage, PeerEffect, PeerEvent, PeerNotice } from '../core/peer/types.ts';
+import type { ClientProposal, ClientResult, GossipMessage, PeerEffect, PeerEvent, PeerNotice } from '../core/peer/types.ts';
 import type { ReconcileEvent } from '../core/reconcile/types.ts';
 import type { Command } from '../model/commands.ts';
 import { TaskOrgError } from '../model/errors.ts';
@@ -56,6 +56,7 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
   const rejects = new Map<string, number>();
   const replies = new Map<number, (result: ClientResult) => void>();
   const queue: PeerEvent[] = [];
+  const asked: ClientProposal[] = [];
   let requestIds = 1;
   let running = false;
   let stopped = false;
@@ -174,6 +175,9 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
     });
   };
 
+  // Requests of many clients come in with one turn of the event loop: they go on as one.
+  const proposeAsked = (): void => post({ type: 'client-proposals', proposals: asked.splice(0) });
+
   deps.prober.onAck((from, attempt) => post({ type: 'boot-ack', peer: from, attempt }));
 
   return {
@@ -183,7 +187,14 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
     persistence,
     rejects,
     submit: (submission) => ask((requestId) => ({ type: 'client-submit', requestId, submission })),
-    propose: (command) => ask((requestId) => ({ type: 'client-propose', requestId, command })),
+    propose: (command) => {
+      if (stopped) return Promise.reject(new TaskOrgError('aborted', 'this peer is stopping'));
+      const requestId = requestIds++;
+      return new Promise((resolve) => {
+        replies.set(requestId, resolve);
+        if (asked.push({ requestId, command }) === 1) setImmediate(proposeAsked);
+      });
+    },
     readCurrent: () => ask((requestId) => ({ type: 'client-read', requestId })),
     onMessage: (from, channel, payload) => {
       const decoded = decodeMessage(channel, payload);

@@ -20,6 +20,9 @@ interface Pending {
   after: (() => void)[];
 }
 
+/** Applied state waits this long for a write to go along with. */
+const LAZY_MS = 20;
+
 const empty = (): Pending => ({
   ops: [],
   puts: [],
@@ -114,7 +117,8 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
         for (const then of batch.after) then();
         if (batch.persistId !== null) callbacks.onPersisted(batch.persistId);
         if (batch.applied !== null) callbacks.onStateWritten(batch.applied);
-        flush();
+        if (pending.sync || isEmpty(pending) || exclusive.length > 0 || idleWaiters.length > 0) flush();
+        else scheduleLazily();
       },
       (error: unknown) => {
         failed = true;
@@ -122,6 +126,17 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
         callbacks.onFailure(error);
       },
     );
+  };
+
+  // What the log can give again need not be written at once, and never in the way of what somebody waits for: it goes along
+  // with the next write, or after a while by itself.
+  let lazy: NodeJS.Timeout | undefined;
+  const scheduleLazily = (): void => {
+    if (scheduled || writing || busy || failed) return;
+    lazy ??= setTimeout(() => {
+      lazy = undefined;
+      schedule();
+    }, LAZY_MS);
   };
 
   // One turn of the event loop gathers what this turn's messages ask for.
@@ -141,7 +156,7 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
     writeState: (puts, applied) => {
       pending.puts.push(...puts);
       pending.applied = applied;
-      schedule();
+      scheduleLazily();
     },
     keepSubmission: (submission, then) => {
       pending.add.push(submission);
@@ -151,7 +166,7 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
     },
     dropSubmissions: (ids) => {
       pending.remove.push(...ids);
-      schedule();
+      scheduleLazily();
     },
     local: (key, value, then) => {
       pending.local.push({ key, value });
@@ -172,6 +187,7 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
     idle: () =>
       new Promise((resolve) => {
         idleWaiters.push(resolve);
+        if (!isEmpty(pending)) schedule();
         settleIdle();
       }),
     get batches() {

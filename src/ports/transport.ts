@@ -46,6 +46,8 @@ export interface TransportHandlers {
   onConnected(peer: NodeId): void;
   onDisconnected(peer: NodeId): void;
   onDialFailed(peer: NodeId, refused: boolean): void;
+  /** A member, proven by a secret of the cluster, says that this peer is not in its allow-list: it was removed meanwhile. */
+  onStruck?(by: NodeId): void;
   onMessage(from: NodeId, channel: Channel, payload: Uint8Array): void;
   /** Verified gossip (StrictSign): `from` is the signer. */
   onGossip(from: NodeId, topic: Topic, payload: Uint8Array): void;

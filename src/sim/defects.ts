@@ -3,7 +3,7 @@
 
 export const DEFECTS = {
   'vote-before-fsync': 'replies leave before the vote they carry is durable',
-  'forget-vote': 'term and vote are not read back at a restart',
+  'votes-for-all': 'every vote that is asked for is granted',
   'applied-without-state': 'the applied index is written, the records are not',
   'forget-submissions': 'kept submissions are not read back at a restart',
   'commit-on-minority': 'appends that reach nobody are acknowledged',

@@ -1,8 +1,10 @@
 import type { ConsensusRestore, HardState, LogEntry, Membership, PersistOp } from '../core/consensus/types.ts';
+import { aboveSnapshot } from '../core/consensus/persist-ops.ts';
 import type { StatePut } from '../core/state/types.ts';
 import { logIndex, term, type LogIndex, type TaskId } from '../model/ids.ts';
 import type { Submission } from '../model/records.ts';
 import type { Rng } from '../model/random.ts';
+import { InvariantBroken } from './invariants.ts';
 
 // A simulated disk. A batch is written whole or not at all (the store's promise). One that asked for fsync is durable when
 // it is answered, and so is all before it; the others stay in a cache that a power cut loses, from some batch on.
@@ -67,11 +69,17 @@ export class Disk {
   }
 
   #put(batch: Batch): void {
-    for (const op of batch.ops) {
+    for (const op of aboveSnapshot(batch.ops, this.snapshot.index)) {
       if (op.type === 'hard-state') this.hardState = op.hardState;
-      else if (op.type === 'append') for (const entry of op.entries) this.entries.push(entry);
-      else if (op.type === 'truncate') this.entries = this.entries.filter((e) => e.index < op.from);
-      else if (op.upTo > this.snapshot.index) {
+      else if (op.type === 'append') {
+        for (const entry of op.entries) {
+          if (entry.index !== this.lastIndex + 1) throw new InvariantBroken('the store is used as it may be', `append of ${entry.index} after ${this.lastIndex}`);
+          this.entries.push(entry);
+        }
+      } else if (op.type === 'truncate') {
+        if (op.from <= Math.max(this.snapshot.index, this.applied)) throw new InvariantBroken('the store is used as it may be', `truncate from ${op.from}, but ${this.applied} is applied`);
+        this.entries = this.entries.filter((e) => e.index < op.from);
+      } else if (op.upTo > this.snapshot.index) {
         this.entries = this.entries.filter((e) => e.index > op.upTo);
         this.snapshot = { index: op.upTo, term: op.term, membership: op.membership };
       }

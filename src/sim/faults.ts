@@ -26,6 +26,8 @@ const blackout: Fault = (world, rng) => {
   }
 };
 const killAgent: Fault = (_world, rng, victim) => victim.killAgent(rng.int(100, 600));
+/** An agent that does not come back for long: boot alone looks after the leases. */
+const agentDown: Fault = (_world, rng, victim) => victim.killAgent(rng.int(2000, 12_000));
 const isolate: Fault = (world, rng, victim) => {
   world.network.partition([world.machines.filter((m) => m !== victim), [victim]]);
   world.after(rng.int(1000, 20_000), () => world.network.heal());
@@ -68,7 +70,7 @@ const join: Fault = (world, _rng, _victim, limits) => {
 
 /** Chances in a thousand. */
 const FAULTS: readonly (readonly [number, Fault])[] = [
-  [260, crash], [10, blackout], [130, killAgent], [130, isolate], [130, split], [90, oneWay], [90, stall], [30, wallJump], [40, engine], [60, drain], [30, join],
+  [260, crash], [10, blackout], [100, killAgent], [30, agentDown], [130, isolate], [130, split], [90, oneWay], [90, stall], [30, wallJump], [40, engine], [60, drain], [30, join],
 ];
 const TOTAL = FAULTS.reduce((sum, [chance]) => sum + chance, 0);
 

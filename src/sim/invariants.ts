@@ -65,6 +65,7 @@ export class Invariants {
   readonly #removed = new Set<TaskId>();
   readonly #settled = new Set<TaskId>();
   readonly #kept = new Set<TaskId>();
+  readonly #told: [TaskId, string][] = [];
   /** Live copies of exclusive slots. */
   readonly #live = new Map<string, Set<RunInterval>>();
   exclusiveRuns = 0;
@@ -166,7 +167,12 @@ export class Invariants {
 
   /** A client was told that its task is accepted. */
   acknowledged(id: TaskId, name: string): void {
-    if (!this.#settled.has(id)) throw new InvariantBroken('accepted means committed', `${name} (${id}) was said to be accepted, and no entry says so`);
+    this.#told.push([id, name]);
+  }
+  /** After the step in which clients were told: every acceptance stands in the log. */
+  told(): void {
+    for (const [id, name] of this.#told) if (!this.#settled.has(id)) throw new InvariantBroken('accepted means committed', `${name} (${id}) was said to be accepted, and no entry says so`);
+    this.#told.length = 0;
   }
   /** A submission is durable somewhere: it has to be settled in the end. */
   kept(id: TaskId): void {

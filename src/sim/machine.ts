@@ -134,8 +134,7 @@ export class Machine {
     this.#writer.local('incarnation', String(lived));
     this.peer = createPeer({
       self: this.id, config: world.config, seed: `${world.seed}/${this.index}/${life}`, incarnation: incarnation(lived),
-      consensus: world.has('forget-vote') ? { ...consensus, hardState: { term: 0 as never, votedFor: null } } : consensus,
-      state, pending: world.has('forget-submissions') ? [] : pending, seeds: this.#seeds, rank: this.index / 100, adoptedLeases: this.boot.kept(),
+      consensus, state, pending: world.has('forget-submissions') ? [] : pending, seeds: this.#seeds, rank: this.index / 100, adoptedLeases: this.boot.kept(),
     }, this.now());
     world.network.wanted(this, this.#seeds.map((s) => s.id));
     this.post({ type: 'host-facts', head: world.hostFacts(this) });

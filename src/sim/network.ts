@@ -101,6 +101,7 @@ export class Network {
     const { defects } = this.#world;
     if (defects.size === 0) return effect;
     if (defects.has('renew-after-close') && effect.channel === 'lease' && effect.message.type === 'lease-ack') return { ...effect, message: { ...effect.message, acked: [...effect.message.acked, ...effect.message.refused], refused: [] } };
+    if (defects.has('votes-for-all') && effect.channel === 'raft' && effect.message.type === 'vote-reply') return { ...effect, message: { ...effect.message, granted: true } };
     if (defects.has('apply-before-commit') && effect.channel === 'raft' && effect.message.type === 'append') return { ...effect, message: { ...effect.message, commit: (effect.message.prevIndex + effect.message.entries.length) as LogIndex } };
     return effect;
   }

@@ -4,6 +4,7 @@ import { taskId } from '../model/ids.ts';
 import { parseTaskDocument } from '../model/task-document.ts';
 import type { CopyRun, NodeStatus, ScenarioStage, StageEvent, StageFault, StageFactory, TaskDocument, TaskStatus, Topology } from '../scenario/types.ts';
 import { formCluster, makeWorld } from './campaign.ts';
+import { admit } from './faults.ts';
 import type { Machine } from './machine.ts';
 import type { World } from './world.ts';
 
@@ -21,7 +22,6 @@ class SimulatedStage implements ScenarioStage {
   #world: World | undefined;
   readonly #runs: OpenRun[] = [];
   readonly #events: StageEvent[] = [];
-  #peers = 0;
 
   get world(): World {
     if (!this.#world) throw new Error('the stage is not started');
@@ -34,8 +34,7 @@ class SimulatedStage implements ScenarioStage {
   }
 
   async start(topology: Topology): Promise<void> {
-    this.#peers = topology.peers;
-    const world = makeWorld(topology.seed, topology.peers);
+    const world = makeWorld(topology.seed, topology.peers, { witness: topology.witnesses > 0 });
     this.#world = world;
     world.faultsOn = false;
     world.observers.add({
@@ -57,7 +56,7 @@ class SimulatedStage implements ScenarioStage {
     return (r) => r.node === machine.index + 1 && r.task === copy.spec.name && r.slot === copy.slot && r.generation === generation && r.endedAtMs === null;
   }
   #began(machine: Machine, copy: DesiredCopy, at: number): void {
-    this.#runs.push({ task: copy.spec.name, slot: copy.slot, generation: formatGeneration(copy.generation), node: machine.index + 1, copy: `sim:${machine.index + 1}`, spans: [{ fromMs: at, toMs: at }], endedAtMs: null });
+    this.#runs.push({ task: copy.spec.name, slot: copy.slot, generation: formatGeneration(copy.generation), node: machine.index + 1, copy: `sim:${this.#runs.length + 1}`, spans: [{ fromMs: at, toMs: at }], endedAtMs: null });
     this.#say(at, `${copy.spec.name} runs on node${machine.index + 1}, generation ${formatGeneration(copy.generation)}`);
   }
   #ended(machine: Machine, copy: DesiredCopy, at: number): void {
@@ -130,14 +129,14 @@ class SimulatedStage implements ScenarioStage {
       if (fault.do === 'kill') m.powerOff();
       else if (fault.do === 'kill-agent') m.killAgent(AGENT_RESTART_MS);
       else if (fault.do === 'start') m.powerOn();
-      else if (fault.do === 'engine-kill') m.engineDown();
-      else if (fault.do === 'engine-start') m.engineUp();
+      else if (fault.do === 'engine-kill') m.engineKill();
+      else if (fault.do === 'engine-start') m.engineStart();
     }
     if (fault.do === 'cut') {
       const alone = new Set(machines);
-      world.partition([world.machines.filter((m) => !alone.has(m)), ...machines.filter((m) => m !== undefined).map((m) => [m])]);
-    } else if (fault.do === 'partition') world.partition(fault.groups.map((g) => g.map((n) => this.#machine(n))));
-    else if (fault.do === 'heal') world.heal();
+      world.network.partition([world.machines.filter((m) => !alone.has(m)), ...machines.filter((m) => m !== undefined).map((m) => [m])]);
+    } else if (fault.do === 'partition') world.network.partition(fault.groups.map((g) => g.map((n) => this.#machine(n))));
+    else if (fault.do === 'heal') world.network.heal();
     else if (fault.do === 'join') this.#join(fault.nodes.length);
     return at;
   }
@@ -146,9 +145,7 @@ class SimulatedStage implements ScenarioStage {
     for (let i = 0; i < count; i++) {
       const machine = this.world.addMachine();
       machine.powerOn();
-      const through = this.#witness();
-      if (through) this.world.propose(through, { type: 'peer.admit', peer: { nodeId: machine.id, name: `node${machine.index + 1}`, addresses: [`/sim/${machine.index}`], labels: {}, priority: 0, witness: false, availability: 'active' }, invitationId: null });
-      this.#peers += 1;
+      admit(this.world, machine);
     }
   }
 

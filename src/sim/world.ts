@@ -212,8 +212,9 @@ export class World {
     this.invariants.commit(machine.id, view.commit);
     const from = this.#appliedUpTo.get(machine.id) ?? 0;
     const to = peer.state().applied;
-    if (to === from) return;
+    if (to === from) return this.invariants.told();
     if (to > from) for (const entry of peer.logEntries((from + 1) as never, (to + 1) as never)) this.invariants.applied(machine.id, entry);
+    this.invariants.told();
     this.#appliedUpTo.set(machine.id, to);
     this.#bounds(machine, peer.sizes());
   }

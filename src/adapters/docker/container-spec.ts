@@ -36,7 +36,7 @@ export function containerName(owner: Owner, copy: DesiredCopy): string {
   const short = createHash('sha256')
     .update(`${owner.clusterId} ${owner.nodeId} ${formatCopyId(copy)}`)
     .digest('hex')
-    .slice(0, 12);
+    .slice(0, 6);
   return `taskorg-${copy.spec.name}-${copy.slot}-${short}`;
 }
 
@@ -54,7 +54,7 @@ export function containerBody(owner: Owner, copy: DesiredCopy, pins: string | un
     Image: spec.image,
     ...(spec.command.length > 0 ? { Entrypoint: spec.command } : {}),
     ...(spec.args.length > 0 ? { Cmd: spec.args } : {}),
-    Env: Object.entries(spec.env).map(([name, value]) => `${name}=${value}`),
+    Env: Object.entries({ ...spec.env, ...copyEnv(copy) }).map(([name, value]) => `${name}=${value}`),
     ...(spec.workdir ? { WorkingDir: spec.workdir } : {}),
     ...(spec.user ? { User: spec.user } : {}),
     StopSignal: spec.stopSignal,
@@ -77,6 +77,13 @@ export function containerBody(owner: Owner, copy: DesiredCopy, pins: string | un
   };
 }
 
+/** What a copy is told of itself. */
+const copyEnv = (copy: DesiredCopy): Record<string, string> => ({
+  TASKORG_TASK: copy.spec.name,
+  TASKORG_SLOT: String(copy.slot),
+  TASKORG_GENERATION: formatGeneration(copy.generation),
+});
+
 function hostConfig(owner: Owner, spec: TaskSpec, pins: string | undefined): object {
   const bindings = new Map<string, { HostPort: string }[]>();
   for (const p of spec.ports) {
@@ -96,6 +103,7 @@ function hostConfig(owner: Owner, spec: TaskSpec, pins: string | undefined): obj
       Source: volumeName(owner.clusterId, v.name),
       Target: v.path,
       ReadOnly: v.readOnly,
+      VolumeOptions: { Labels: { [LABEL.cluster]: owner.clusterId } },
     })),
     LogConfig: { Type: 'json-file', Config: { 'max-size': LOG_MAX_SIZE, 'max-file': LOG_MAX_FILES } },
     ...deviceMappings(spec),

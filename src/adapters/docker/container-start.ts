@@ -5,7 +5,7 @@ import { TaskOrgError } from '../../model/errors.ts';
 import { type WallMs, wallMs } from '../../model/ids.ts';
 import type { Log } from '../../ports/log.ts';
 import { targetStands } from './container-cgroup.ts';
-import { boundPorts, containerBody, containerName, isRunning, LABEL, type Owner } from './container-spec.ts';
+import { boundPorts, containerBody, containerName, isRunning, LABEL, type Owner, ownLabels } from './container-spec.ts';
 import { type EngineApi, EngineError } from './engine-api.ts';
 import type { ContainerRuntimeState, Engine } from './engine-state.ts';
 
@@ -33,8 +33,8 @@ interface Inspection {
 
 /**
  * One create and one start, as with the bare engine; an inspection only where something must be learnt (the engine's cgroup
- * parent, ports chosen by it). A container of the same copy that is over is started again, with its writable layer and
- * logs. `signal` aborted, or an error: the container is killed and removed before this rejects.
+ * parent, ports chosen by it). A container of the same copy that is over is removed first; named volumes stay. `signal`
+ * aborted, or an error: the container is killed and removed before this rejects.
  */
 export async function startContainer(
   deps: StartDependencies,
@@ -46,7 +46,11 @@ export async function startContainer(
   const copyId = formatCopyId(copy);
   signal.throwIfAborted();
   const made = await createContainer(deps, copy);
-  if (made.running) return made.running;
+  if (made.running) {
+    // The supervisor of a restarted agent may not know it.
+    await register(engine.cgroups.target(made.id));
+    return made.running;
+  }
   const { id } = made;
   try {
     signal.throwIfAborted();
@@ -87,24 +91,30 @@ async function createContainer(
   } catch (error) {
     if (error instanceof EngineError && error.status === 409) {
       const old = await inspect(api, name);
-      if (
-        old &&
-        old.Config.Labels?.[LABEL.copy] === copyId &&
-        old.State.Status !== 'removing' &&
-        old.State.Status !== 'dead'
-      ) {
-        const pinned = old.Config.Labels[LABEL.cpuset];
+      if (old && isOf(owner, copyId, old) && old.State.Status !== 'removing' && old.State.Status !== 'dead') {
+        const pinned = old.Config.Labels?.[LABEL.cpuset];
         if (pinned !== undefined) engine.pins.restore(copyId, pinned);
-        if (!isRunning(old.State.Status)) return { id: old.Id };
-        deps.state.containers.set(copyId, { id: old.Id, target: engine.cgroups.target(old.Id) });
-        return { id: old.Id, running: asInspected(copy, old) };
+        if (isRunning(old.State.Status)) {
+          if (!engine.cgroups.learnt) engine.cgroups.learn(old.Id, old.State.Pid);
+          deps.state.containers.set(copyId, { id: old.Id, target: engine.cgroups.target(old.Id) });
+          return { id: old.Id, running: asInspected(copy, old) };
+        }
       }
+      // Only what is ours may be removed: the name may have been taken by a person.
+      if (old && !isOf(owner, copyId, old)) throw error;
       if (old) await deps.remove(old.Id);
       return { id: (await create()).Id };
     }
     engine.pins.release(copyId);
     throw error;
   }
+}
+
+function isOf(owner: Owner, copyId: string, container: Inspection): boolean {
+  const words = container.Config.Labels ?? {};
+  return (
+    words[LABEL.copy] === copyId && Object.entries(ownLabels(owner)).every(([name, value]) => words[name] === value)
+  );
 }
 
 async function inspect(api: EngineApi, idOrName: string): Promise<Inspection | undefined> {
@@ -128,6 +138,8 @@ async function learn(
   const now = await inspect(api, id);
   if (!now)
     throw new TaskOrgError('runtime_failed', `the container of ${copyId} was removed by somebody`, { retryable: true });
+  const startedAt = Date.parse(now.State.StartedAt);
+  if (startedAt > 0) state.startedAt.set(id, wallMs(startedAt));
   if (now.State.Pid > 0 && engine.cgroups.learn(id, now.State.Pid)) {
     const target = engine.cgroups.target(id);
     state.containers.set(copyId, { id, target });

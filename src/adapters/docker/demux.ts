@@ -9,7 +9,7 @@ const HEADER_BYTES = 8;
  * length (big endian), then the bytes. Docker Engine API, "Attach to a container". Throws on anything else.
  */
 export async function* demultiplex(source: AsyncIterable<Uint8Array>): AsyncGenerator<LogChunk> {
-  let held = Buffer.alloc(0);
+  let held: Buffer = Buffer.alloc(0);
   for await (const chunk of source) {
     held =
       held.length === 0 ? Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength) : Buffer.concat([held, chunk]);

@@ -3,7 +3,6 @@ import type { CopyId, DesiredCopy, ObservedCopy } from '../../core/reconcile/typ
 import { BOOT_LIMITS, type KillTarget } from '../../model/boot-protocol.ts';
 import { TaskOrgError } from '../../model/errors.ts';
 import type { ClusterId, NodeId, WallMs } from '../../model/ids.ts';
-import { LIMITS } from '../../model/limits.ts';
 import type { Log } from '../../ports/log.ts';
 import type {
   CopyStats,
@@ -16,14 +15,16 @@ import type {
 } from '../../ports/runtime.ts';
 import { killTarget } from '../process/kill-target.ts';
 import { execInContainer } from './container-exec.ts';
-import { type ContainerSummary, LABEL, ownLabels, readSummary, volumeName } from './container-spec.ts';
+import { containerLogs, type LogOptions } from './container-logs.ts';
+import { type ContainerSummary, LABEL, ownLabels, readSummary } from './container-spec.ts';
 import { startContainer } from './container-start.ts';
 import { type CpuSample, containerStats } from './container-stats.ts';
-import { demultiplex } from './demux.ts';
-import { CALL_TIMEOUT_MS, EngineApi, EngineError, imageMissing, runtimeFailed } from './engine-api.ts';
+import { CALL_TIMEOUT_MS, EngineApi, EngineError, runtimeFailed } from './engine-api.ts';
 import { followEvents } from './engine-events.ts';
 import { type ContainerRuntimeState, openEngine } from './engine-state.ts';
+import { ImageCheck } from './image-check.ts';
 import { StartSlots } from './start-slots.ts';
+import { RecentIds, unlessAborted, within } from './waiting.ts';
 
 // Copies as containers of the machine's Docker Engine. The engine keeps the truth: everything is read back from labels.
 
@@ -34,9 +35,10 @@ const INSPECTS_AT_ONCE = 16;
 const ENGINE_PATIENCE_MS = 500;
 const REMOVAL_PATIENCE_MS = 1_000;
 const REMOVE_AGAIN_MS = 500;
-/** An image seen is taken for present this long: a start that finds it missing says so itself. */
-const IMAGE_SEEN_MS = 5_000;
-const IMAGES_SEEN = 1_000;
+/** Shortest time over which CPU use is measured between two calls. */
+const CPU_SAMPLE_MS = 500;
+/** Longest wait for an engine to pass a stop signal on. */
+const SIGNAL_PATIENCE_MS = 2_000;
 
 export interface DockerRuntimeOptions {
   readonly clusterId: ClusterId;
@@ -50,7 +52,7 @@ export interface DockerRuntimeDependencies {
   readonly api?: EngineApi;
 }
 
-/** Runs copies as containers. Nothing is called before the first use, so it can be made where no engine answers. */
+/** Runs copies as containers (volumes come with them). Nothing is called before the first use, engine or not. */
 export function createDockerRuntime(options: DockerRuntimeOptions, deps: DockerRuntimeDependencies = {}): Runtime {
   return new DockerRuntime(options, deps.api ?? new EngineApi(options.socketPath));
 }
@@ -63,15 +65,18 @@ class DockerRuntime implements Runtime {
   readonly #starting = new Map<CopyId, { readonly done: Promise<ObservedCopy>; readonly callOff: AbortController }>();
   readonly #state: ContainerRuntimeState = { containers: new Map(), startedAt: new Map() };
   readonly #cpu = new Map<CopyId, CpuSample>();
-  readonly #imagesSeen = new Map<string, number>();
+  readonly #images: ImageCheck;
   /** Containers whose processes are dead and whose removal the engine still owes. */
   readonly #removing = new Set<string>();
+  /** Containers whose end was asked for: it is told by the answer, not by an event. */
+  readonly #ending = new RecentIds(BOOT_LIMITS.copies);
   readonly #closing = new AbortController();
   #engine: ReturnType<typeof openEngine> | undefined;
 
   constructor(options: DockerRuntimeOptions, api: EngineApi) {
     this.#o = options;
     this.#api = api;
+    this.#images = new ImageCheck(api);
   }
 
   async info(signal: AbortSignal): Promise<RuntimeInfo> {
@@ -89,32 +94,7 @@ class DockerRuntime implements Runtime {
   }
 
   async prepare(copy: DesiredCopy, signal: AbortSignal): Promise<void> {
-    await this.#needImage(copy.spec.image, signal);
-    for (const volume of copy.spec.volumes) {
-      const body = { Name: volumeName(this.#o.clusterId, volume.name), Labels: { [LABEL.cluster]: this.#o.clusterId } };
-      await this.#do(
-        `volume ${volume.name}`,
-        this.#api.call({ method: 'POST', path: '/volumes/create', body, signal }),
-      );
-    }
-  }
-
-  async #needImage(image: string, signal: AbortSignal): Promise<void> {
-    if ((this.#imagesSeen.get(image) ?? 0) > performance.now()) return;
-    if (image === '' || /(^|\/)\.{1,2}(\/|$)/.test(image))
-      throw new TaskOrgError('invalid_input', `'${image}' is not an image reference`, { hint: 'write NAME:TAG' });
-    try {
-      await this.#api.call({
-        method: 'GET',
-        path: `/images/${image.split('/').map(encodeURIComponent).join('/')}/json`,
-        signal,
-      });
-    } catch (error) {
-      if (error instanceof EngineError && error.status === 404) throw imageMissing(image, error);
-      throw runtimeFailed(error, `image ${image}`);
-    }
-    if (this.#imagesSeen.size >= IMAGES_SEEN) this.#imagesSeen.clear();
-    this.#imagesSeen.set(image, performance.now() + IMAGE_SEEN_MS);
+    await this.#images.need(copy.spec.image, signal);
   }
 
   start(copy: DesiredCopy, register: (how: KillTarget) => Promise<void>, signal: AbortSignal): Promise<ObservedCopy> {
@@ -150,14 +130,14 @@ class DockerRuntime implements Runtime {
           owner: this.#o,
           state: this.#state,
           log: this.#o.log,
-          remove: (id) => this.#removeSurely(id),
+          remove: (id) => this.#removeSurely(id, engine.cgroups.target(id)),
         },
         copy,
         register,
         signal,
       );
     } catch (error) {
-      this.#imagesSeen.delete(copy.spec.image);
+      this.#images.forget(copy.spec.image);
       if (signal.aborted)
         throw new TaskOrgError('aborted', `start of ${copyId} was called off`, { cause: error, retryable: true });
       throw runtimeFailed(error, `start of ${copy.spec.name}`);
@@ -174,17 +154,22 @@ class DockerRuntime implements Runtime {
     await this.#starting.get(copyId)?.done.catch(() => {});
     const id = await this.#find(copyId, signal);
     if (id === undefined) return;
-    if (options.graceMs > 0 && (await this.#signal(id, options.stopSignal, signal)))
-      await this.#untilStopped(id, options.graceMs, signal);
-    await this.#do(`removal of ${copyId}`, this.#remove(id, signal));
-    this.#forget(copyId);
+    this.#ending.add(id);
+    try {
+      if (options.graceMs > 0 && (await this.#signal(id, options.stopSignal, signal)))
+        await this.#untilStopped(id, options.graceMs, signal);
+    } catch (error) {
+      // An engine that hangs passes no signal on: the copy is killed without it.
+      if (signal.aborted || !(error instanceof TaskOrgError && error.code === 'no_runtime')) throw error;
+    }
+    await this.kill(copyId, signal);
   }
 
   /** False: it does not run. */
   async #signal(id: string, name: string, signal: AbortSignal): Promise<boolean> {
     const path = `/containers/${id}/kill`;
     try {
-      await this.#api.call({ method: 'POST', path, query: { signal: name }, signal });
+      await this.#api.call({ method: 'POST', path, query: { signal: name }, signal, timeoutMs: SIGNAL_PATIENCE_MS });
       return true;
     } catch (error) {
       if (!(error instanceof EngineError)) throw error;
@@ -221,7 +206,8 @@ class DockerRuntime implements Runtime {
     const byEngine = this.#killByEngine(copyId, signal, pending?.done);
     if (await within(byEngine, ENGINE_PATIENCE_MS)) return byEngine;
     const known = target ?? this.#state.containers.get(copyId)?.target;
-    if (known && (await killTarget(known))) {
+    // While a start is out at the engine, no process now does not mean none to come.
+    if (known && (await killTarget(known)) && !this.#starting.has(copyId)) {
       const id = this.#state.containers.get(copyId)?.id;
       this.#o.log.warn({ copyId }, 'the engine does not answer: the copy was killed by its cgroup');
       if (id !== undefined) {
@@ -236,13 +222,14 @@ class DockerRuntime implements Runtime {
       this.#forget(copyId);
       return;
     }
-    return byEngine;
+    return unlessAborted(byEngine, signal);
   }
 
   async #killByEngine(copyId: CopyId, signal: AbortSignal, starting: Promise<unknown> | undefined): Promise<void> {
     await starting?.catch(() => {});
     const id = await this.#find(copyId, signal);
     if (id === undefined) return;
+    this.#ending.add(id);
     await this.#do(`kill of ${copyId}`, this.#remove(id, signal));
     this.#forget(copyId);
   }
@@ -253,7 +240,7 @@ class DockerRuntime implements Runtime {
       await this.#api.call({
         method: 'DELETE',
         path: `/containers/${id}`,
-        query: { force: true, v: false },
+        query: { force: true, v: true }, // anonymous volumes of the image go, named ones stay
         ...(signal ? { signal } : {}),
       });
     } catch (error) {
@@ -263,11 +250,13 @@ class DockerRuntime implements Runtime {
   }
 
   /** Tries until the engine has removed it: for what nobody waits for. */
-  async #removeSurely(id: string): Promise<void> {
+  async #removeSurely(id: string, target?: KillTarget): Promise<void> {
+    this.#ending.add(id);
     while (!this.#closing.signal.aborted) {
       try {
         return await this.#remove(id);
       } catch {
+        if (target) await killTarget(target);
         await new Promise((resolve) => setTimeout(resolve, REMOVE_AGAIN_MS).unref());
       }
     }
@@ -349,13 +338,18 @@ class DockerRuntime implements Runtime {
       if (event.type === 'down') this.#engine = undefined;
       onEvent(event);
     };
-    return followEvents(this.#api, this.#o, told, AbortSignal.any([signal, this.#closing.signal]));
+    // A late word of an earlier container must not end the copy that was started anew.
+    const isPresent = (copyId: CopyId, id: string): boolean =>
+      !this.#ending.has(id) && (this.#state.containers.get(copyId)?.id ?? id) === id;
+    return followEvents(this.#api, this.#o, told, isPresent, AbortSignal.any([signal, this.#closing.signal]));
   }
 
   async stats(copyId: CopyId, signal: AbortSignal): Promise<CopyStats> {
     const id = await this.#need(copyId, signal);
     const { memoryBytes } = await this.#opened(signal);
-    const last = this.#cpu.get(copyId) ?? { atMs: this.#state.startedAt.get(id) ?? Date.now(), cpuMs: 0 };
+    const kept = this.#cpu.get(copyId);
+    // The counters are refreshed in steps: over a few milliseconds they tell nothing.
+    const last = kept && Date.now() - kept.atMs >= CPU_SAMPLE_MS ? kept : undefined;
     const { stats, sample } = await this.#do(
       `stats of ${copyId}`,
       containerStats(this.#api, id, last, memoryBytes, signal),
@@ -364,27 +358,8 @@ class DockerRuntime implements Runtime {
     return stats;
   }
 
-  async *logs(
-    copyId: CopyId,
-    options: { readonly follow: boolean; readonly tail: number; readonly timestamps: boolean },
-    signal: AbortSignal,
-  ): AsyncGenerator<LogChunk> {
-    const id = await this.#need(copyId, signal);
-    const tail =
-      options.tail < 0 || options.tail > LIMITS.logsTailLines ? LIMITS.logsTailLines : Math.floor(options.tail);
-    const { follow, timestamps } = options;
-    const query = { stdout: true, stderr: true, follow, timestamps, tail };
-    const stream = await this.#do(
-      `logs of ${copyId}`,
-      this.#api.stream({ method: 'GET', path: `/containers/${id}/logs`, query, signal }),
-    );
-    try {
-      yield* demultiplex(stream);
-    } catch (error) {
-      if (!signal.aborted) throw runtimeFailed(error, `logs of ${copyId}`);
-    } finally {
-      stream.destroy();
-    }
+  async *logs(copyId: CopyId, options: LogOptions, signal: AbortSignal): AsyncGenerator<LogChunk> {
+    yield* containerLogs(this.#api, await this.#need(copyId, signal), options, signal);
   }
 
   async exec(copyId: CopyId, options: ExecOptions, signal: AbortSignal): Promise<ExecSession> {
@@ -421,24 +396,5 @@ class DockerRuntime implements Runtime {
     } catch (error) {
       throw runtimeFailed(error, what);
     }
-  }
-}
-
-/** True when it settled in time. */
-async function within(work: Promise<unknown>, ms: number): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<false>((resolve) => {
-    timer = setTimeout(() => resolve(false), ms);
-  });
-  try {
-    return await Promise.race([
-      work.then(
-        () => true,
-        () => true,
-      ),
-      late,
-    ]);
-  } finally {
-    clearTimeout(timer);
   }
 }

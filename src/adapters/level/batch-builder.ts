@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { crc32 } from 'node:zlib';
+import { aboveSnapshot } from '../../core/consensus/persist-ops.ts';
 import type { PersistOp } from '../../core/consensus/types.ts';
 import { TaskOrgError } from '../../model/errors.ts';
 import { assertNever } from '../../model/ids.ts';
@@ -46,7 +47,8 @@ export class BatchBuilder {
     this.#read = read;
   }
 
-  add(batch: StoreBatch): void {
+  add(asked: StoreBatch): void {
+    const batch = { ...asked, consensus: aboveSnapshot(asked.consensus, this.tail.snapshot.index) };
     const prepared = this.#prepare(batch);
     for (const op of batch.consensus) this.#consensus(op, prepared.entries);
     this.#state(prepared.state, batch.applied);

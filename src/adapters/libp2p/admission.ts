@@ -141,6 +141,9 @@ export async function proveAsListener(
   return { mode, key };
 }
 
+/** The refusal that tells a proven member that it was removed. */
+export const NOT_LISTED = 'not in the allow-list';
+
 /**
  * After the proofs of two members: each says `ok` once the other stands in its allow-list, `held` while it does not yet.
  * `allowed` resolves then, or rejects to refuse. `onHeld` prolongs the deadline. Resolves when both have said ok.
@@ -160,7 +163,7 @@ export async function agree(
     },
     (cause) => {
       settled = true;
-      refuse(channel, 'not_admitted', 'not in the allow-list');
+      refuse(channel, 'not_admitted', NOT_LISTED);
       throw cause;
     },
   );

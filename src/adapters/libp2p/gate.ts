@@ -5,10 +5,12 @@ import { type ClusterId, type NodeId, nodeId } from '../../model/ids.ts';
 import { LIMITS } from '../../model/limits.ts';
 import type { JoinGrant, JoinRequest } from '../../ports/transport.ts';
 import { abortConnection } from './abort-connection.ts';
+import { corkWrites } from './cork-writes.ts';
 import {
   type AdmissionKey,
   type AdmissionMode,
   agree,
+  NOT_LISTED,
   invitationKey,
   type Parties,
   proveAsDialler,
@@ -52,6 +54,8 @@ export interface GateHooks {
   keys(): readonly AdmissionKey[];
   isKnown(peer: NodeId): boolean;
   onAdmitted(connection: Connection, peer: NodeId): void;
+  /** A peer that has proven a secret of the cluster says that this one is not in its allow-list. */
+  onStruck(by: NodeId): void;
   /** A connection ended, admitted or not. */
   onGone(connection: Connection, peer: NodeId, wasAdmitted: boolean): void;
   onJoinRequest(request: JoinRequest, signal: AbortSignal): Promise<JoinGrant>;
@@ -121,6 +125,7 @@ export class AdmissionGate {
 
   onOpen(connection: Connection): void {
     if (this.#visitors.has(connection.id)) return;
+    corkWrites(connection);
     if (this.#strangers >= this.#limits.pendingConnections) {
       // A flood of strangers must not keep members out: a member proves itself within milliseconds, so the oldest goes.
       const oldest = this.#unproven.values().next().value;
@@ -195,14 +200,18 @@ export class AdmissionGate {
   async #dial(visitor: Visitor): Promise<void> {
     visitor.state = 'proving';
     let channel: FrameChannel | null = null;
+    let proven = false;
     try {
       const stream = await visitor.connection.newStream(admissionProtocol(this.#cluster), {
         signal: AbortSignal.timeout(this.#limits.admissionMs),
       });
       channel = new FrameChannel(stream, HELLO_FRAME_BYTES);
       const key = await proveAsDialler(channel, 'member', this.#hooks.keys(), this.#parties(visitor));
+      proven = true;
       await this.#settle(visitor, channel, key);
     } catch (cause) {
+      if (proven && cause instanceof TaskOrgError && cause.message === NOT_LISTED && this.#hooks.isKnown(visitor.peer))
+        this.#hooks.onStruck(visitor.peer);
       this.#refused(visitor, channel, cause);
     }
   }
@@ -210,7 +219,7 @@ export class AdmissionGate {
   async #settle(visitor: Visitor, channel: FrameChannel, key: AdmissionKey): Promise<void> {
     // A removed peer may still know an older secret: only the current one buys time outside the allow-list.
     if (this.#hooks.isKnown(visitor.peer)) visitor.hold.resolve();
-    else if (!key.current) visitor.hold.reject(new TaskOrgError('not_admitted', 'not in the allow-list'));
+    else if (!key.current) visitor.hold.reject(new TaskOrgError('not_admitted', NOT_LISTED));
     const prolong = (): void => {
       if (visitor.prolonged) return;
       visitor.prolonged = true;

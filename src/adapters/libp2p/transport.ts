@@ -111,6 +111,7 @@ class Libp2pTransportImpl implements Libp2pTransport {
         keys: () => this.#keys,
         isKnown: (peer) => this.#book.isKnown(peer),
         onAdmitted: (connection, peer) => this.#onAdmitted(connection, peer),
+        onStruck: (by) => this.#guard(() => this.#handlers?.onStruck?.(by)),
         onGone: (connection, peer) => this.#onGone(connection, peer),
         onJoinRequest: (request, signal) =>
           this.#handlers

@@ -1,3 +1,4 @@
+import { aboveSnapshot } from '../../core/consensus/persist-ops.ts';
 import type { HardState, LogEntry, Membership } from '../../core/consensus/types.ts';
 import type { StatePut } from '../../core/state/types.ts';
 import { type ErrorCode, TaskOrgError } from '../../model/errors.ts';
@@ -277,7 +278,7 @@ function check(image: Image, batch: StoreBatch): void {
   const refuse = (what: string): never => {
     throw new TaskOrgError('internal', `the store was asked for the impossible: ${what}`);
   };
-  for (const op of batch.consensus) {
+  for (const op of aboveSnapshot(batch.consensus, image.snapshot.index)) {
     if (op.type === 'truncate') {
       if (op.from <= Math.max(image.snapshot.index, image.applied)) refuse(`truncate from ${op.from}`);
       last = Math.min(last, op.from - 1);
@@ -289,7 +290,7 @@ function check(image: Image, batch: StoreBatch): void {
 }
 
 function applyBatch(image: Image, batch: StoreBatch): void {
-  for (const op of batch.consensus) {
+  for (const op of aboveSnapshot(batch.consensus, image.snapshot.index)) {
     switch (op.type) {
       case 'hard-state':
         image.hardState = op.hardState;

@@ -182,13 +182,30 @@ function rmdirQuietly(dir: string): boolean {
   }
 }
 
+/** Removes the group above the copies' own, once it is empty; the next copy makes it again. */
+export function removeParentCgroup(parent: string): void {
+  const own = cgroupsOf('self');
+  for (const mount of own ? cgroupMounts() : []) {
+    const base = parentOf(mount, own, parent);
+    if (base !== undefined) rmdirQuietly(base);
+  }
+}
+
+const parentOf = (
+  mount: CgroupMount,
+  own: ReadonlyMap<string, string> | undefined,
+  parent: string,
+): string | undefined => {
+  const ours = own?.get(mount.v2 ? 'v2' : (mount.controllers[0] ?? ''));
+  return ours === undefined ? undefined : directoryOf(mount, join(dirname(ours), parent));
+};
+
 /** Groups of copies below our parent group, by name: for those that no record knows any more. */
 export function copyCgroups(parent: string): Map<string, string[]> {
   const found = new Map<string, string[]>();
   const own = cgroupsOf('self');
   for (const mount of own ? cgroupMounts() : []) {
-    const ours = own?.get(mount.v2 ? 'v2' : (mount.controllers[0] ?? ''));
-    const base = ours === undefined ? undefined : directoryOf(mount, join(dirname(ours), parent));
+    const base = parentOf(mount, own, parent);
     if (base === undefined || !existsSync(base)) continue;
     for (const entry of readdirSync(base, { withFileTypes: true }))
       if (entry.isDirectory()) found.set(entry.name, [...(found.get(entry.name) ?? []), join(base, entry.name)]);

@@ -3,7 +3,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { LIMITS } from '../../model/limits.ts';
 import type { LogChunk } from '../../ports/runtime.ts';
-import { fileOf, readTimes, STREAMS, type Stream, sizeOf, timeAt, timesOf } from './log-files.ts';
+import { changedMs, fileOf, readTimes, STREAMS, type Stream, sizeOf, timeAt, timesOf } from './log-files.ts';
 
 // Reads what a process copy wrote. The time of a line is that of the sample (one a second) at which it was first seen;
 // followed lines have the time they were read.
@@ -15,7 +15,7 @@ const NEWLINE = 10;
 
 export interface ReadLogsOptions {
   readonly follow: boolean;
-  /** Lines of each stream; negative or infinite = all. */
+  /** Lines, of both streams together, the latest; negative or infinite = all. */
   readonly tail: number;
   readonly timestamps: boolean;
 }
@@ -41,12 +41,10 @@ export async function* readCopyLogs(
     wake.ring();
   });
   try {
-    const at = new Map<Stream, number>();
-    for (const stream of STREAMS) {
-      const path = fileOf(dir, stream);
-      at.set(stream, sizeOf(path));
-      yield* history(dir, stream, at.get(stream) ?? 0, tail, options.timestamps);
-    }
+    const at = new Map<Stream, number>(STREAMS.map((stream) => [stream, sizeOf(fileOf(dir, stream))]));
+    const lines = await shares(dir, at, tail);
+    for (const stream of STREAMS)
+      yield* history(dir, stream, at.get(stream) ?? 0, lines.get(stream) ?? 0, options.timestamps);
     const stamps = new Map<Stream, LineStamper>();
     if (options.timestamps) for (const stream of STREAMS) stamps.set(stream, new LineStamper());
     while (options.follow && !signal.aborted) {
@@ -67,6 +65,41 @@ export async function* readCopyLogs(
   }
 }
 
+/** How many of the last `tail` lines are of which stream, as far as times tell. */
+async function shares(dir: string, sizes: ReadonlyMap<Stream, number>, tail: number): Promise<Map<Stream, number>> {
+  if (tail === LIMITS.logsTailLines) return new Map(STREAMS.map((stream) => [stream, tail]));
+  const times = new Map<Stream, number[]>();
+  for (const stream of STREAMS) times.set(stream, await lineTimes(dir, stream, sizes.get(stream) ?? 0, tail));
+  const counts = new Map<Stream, number>(STREAMS.map((stream) => [stream, 0]));
+  for (let i = 0; i < tail; i++) {
+    let latest: Stream | undefined;
+    for (const stream of STREAMS)
+      if ((times.get(stream)?.at(-1) ?? -1) > (latest === undefined ? -1 : (times.get(latest)?.at(-1) ?? -1)))
+        latest = stream;
+    if (latest === undefined) break;
+    times.get(latest)?.pop();
+    counts.set(latest, (counts.get(latest) ?? 0) + 1);
+  }
+  return counts;
+}
+
+/** When the last lines of a stream were written, ms; of those no sample or only the last one has seen: the file's mtime. */
+async function lineTimes(dir: string, stream: Stream, size: number, tail: number): Promise<number[]> {
+  const path = fileOf(dir, stream);
+  const found: number[] = [];
+  for (const [file, times, end] of [
+    [path, timesOf(dir, stream), size],
+    [`${path}.1`, `${timesOf(dir, stream)}.1`, sizeOf(`${path}.1`)],
+  ] as const) {
+    const samples = readTimes(times);
+    const settled = samples.at(-2)?.size ?? 0;
+    const offsets = await lastLines(file, end, tail - found.length);
+    const changed = offsets.length > 0 ? changedMs(file) : 0;
+    found.unshift(...offsets.map((at) => (at < settled ? timeAt(samples, at).getTime() : changed)));
+  }
+  return found;
+}
+
 /** The last `tail` lines of a stream up to `size`, from both of its files. */
 async function* history(
   dir: string,
@@ -77,12 +110,12 @@ async function* history(
 ): AsyncGenerator<LogChunk> {
   if (tail === 0) return;
   const path = fileOf(dir, stream);
-  const now = await tailStart(path, size, tail);
+  const now = await lastLines(path, size, tail);
   const oldSize = sizeOf(`${path}.1`);
-  const old = now.lines < tail ? await tailStart(`${path}.1`, oldSize, tail - now.lines) : { start: oldSize, lines: 0 };
+  const old = await lastLines(`${path}.1`, oldSize, tail - now.length);
   for (const part of [
-    { path: `${path}.1`, times: `${timesOf(dir, stream)}.1`, start: old.start, end: oldSize },
-    { path, times: timesOf(dir, stream), start: now.start, end: size },
+    { path: `${path}.1`, times: `${timesOf(dir, stream)}.1`, start: old[0] ?? oldSize, end: oldSize },
+    { path, times: timesOf(dir, stream), start: now[0] ?? size, end: size },
   ]) {
     const when = timestamps ? readTimes(part.times) : undefined;
     const stamper = new LineStamper();
@@ -130,22 +163,23 @@ async function readBlock(file: FileHandle, position: number, length: number): Pr
   return buffer.subarray(0, bytesRead);
 }
 
-/** Where the last `count` lines of the first `size` bytes begin, read backwards, and how many lines that is. */
-async function tailStart(path: string, size: number, count: number): Promise<{ start: number; lines: number }> {
-  const file = size > 0 ? await open(path, 'r').catch(() => undefined) : undefined;
-  if (!file) return { start: 0, lines: 0 };
+/** Where the last `count` lines of the first `size` bytes begin, in order; read backwards. */
+async function lastLines(path: string, size: number, count: number): Promise<number[]> {
+  const file = size > 0 && count > 0 ? await open(path, 'r').catch(() => undefined) : undefined;
+  if (!file) return [];
+  const starts: number[] = [];
   try {
-    let newlines = 0;
     for (let end = size; end > 0; end -= BLOCK) {
       const start = Math.max(0, end - BLOCK);
       const block = await readBlock(file, start, end - start);
-      for (let i = block.length - 1; i >= 0; i--) {
+      for (let i = block.lastIndexOf(NEWLINE); i >= 0; i = i === 0 ? -1 : block.lastIndexOf(NEWLINE, i - 1)) {
         // A newline at the very end closes the last line; it does not begin another.
-        if (block[i] !== NEWLINE || start + i === size - 1) continue;
-        if (++newlines === count) return { start: start + i + 1, lines: count };
+        if (start + i === size - 1) continue;
+        if (starts.push(start + i + 1) === count) return starts.reverse();
       }
     }
-    return { start: 0, lines: newlines + 1 };
+    starts.push(0);
+    return starts.reverse();
   } finally {
     await file.close();
   }

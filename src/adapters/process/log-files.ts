@@ -47,6 +47,15 @@ export function sizeOf(path: string): number {
   }
 }
 
+/** When the file was last written to, ms; 0 when there is none. */
+export function changedMs(path: string): number {
+  try {
+    return statSync(path).mtimeMs;
+  } catch {
+    return 0;
+  }
+}
+
 /** Notes times and rotates. To be called about once a second while the copy runs. */
 export class LogSampler {
   readonly #dir: string;

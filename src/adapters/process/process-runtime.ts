@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -20,7 +20,7 @@ import type {
 } from '../../ports/runtime.ts';
 import { cgroupMounts } from './cgroup-fs.ts';
 import { findCommand } from './command-path.ts';
-import { copyCgroups, removeCgroup } from './copy-cgroup.ts';
+import { copyCgroups, removeCgroup, removeParentCgroup } from './copy-cgroup.ts';
 import { type ReadLogsOptions, readCopyLogs } from './copy-logs.ts';
 import { readRecord, recordDirectories } from './copy-record.ts';
 import { CpuPins, usableCores } from './cpu-pins.ts';
@@ -44,6 +44,8 @@ const LOOKS_PER_LOG_SAMPLE = 4;
 const COMMAND_LOOK_MS = 5;
 /** Longest time the ends of former copies hold up the first listing. */
 const ADOPT_WAIT_MS = 3000;
+/** Shortest time over which the use of the CPU is measured. */
+const CPU_SAMPLE_MS = 200;
 const SIGTERM = 15;
 
 export interface ProcessRuntimeOptions {
@@ -232,6 +234,12 @@ class ProcessRuntime implements Runtime {
   async list(signal: AbortSignal): Promise<readonly ObservedCopy[]> {
     await this.#ready;
     signal.throwIfAborted();
+    // Removed by another hand, such as the next agent's, once it was dead.
+    for (const copy of this.#copies.values()) {
+      if (copy.isAlive() || existsSync(copy.dir)) continue;
+      this.#copies.delete(copy.copyId);
+      void this.#over(copy);
+    }
     return [...this.#copies.values()].map((copy) => copy.observe()).filter((copy) => copy !== undefined);
   }
 
@@ -241,9 +249,13 @@ class ProcessRuntime implements Runtime {
     this.#listeners.delete(onEvent);
   }
 
-  async stats(copyId: CopyId): Promise<CopyStats> {
+  async stats(copyId: CopyId, signal: AbortSignal): Promise<CopyStats> {
     const copy = await this.#find(copyId);
     if (!copy.running) throw new TaskOrgError('not_found', `${copyId} is not running`);
+    if (!copy.cpuSample || Date.now() - copy.cpuSample.atMs < CPU_SAMPLE_MS) {
+      copy.cpuSample ??= processStats(copy.record, undefined).sample;
+      await delay(CPU_SAMPLE_MS, undefined, { signal });
+    }
     const { stats, sample } = processStats(copy.record, copy.cpuSample);
     copy.cpuSample = sample;
     return stats;
@@ -279,6 +291,7 @@ class ProcessRuntime implements Runtime {
     clearInterval(this.#timer);
     await this.#ready.catch(() => {});
     for (const copy of this.#copies.values()) copy.leave();
+    removeParentCgroup(this.#room.groupParent);
   }
 
   /** Takes up what an earlier agent left: running copies, exits it missed, remains of starts it did not finish. */

@@ -6,7 +6,9 @@ import { print } from '../output.ts';
 function words(program: Command, path: readonly string[]): string[] {
   let at: Command | undefined = program;
   for (const word of path) at = at?.commands.find((c) => c.name() === word) ?? at;
-  return at ? [...at.commands.map((c) => c.name()), ...at.options.map((o) => o.long ?? '').filter(Boolean), '--help'] : [];
+  return at
+    ? [...at.commands.map((c) => c.name()), ...at.options.map((o) => o.long ?? '').filter(Boolean), '--help']
+    : [];
 }
 
 const SCRIPTS: Record<string, string> = {
@@ -22,8 +24,22 @@ compdef _task_org task-org`,
 };
 
 export function completionCommand(program: Command): void {
-  const command = program.command('completion').description('shell completion script').addArgument(new Argument('<shell>').choices(['bash', 'zsh', 'fish']));
+  const command = program
+    .command('completion')
+    .description('shell completion script')
+    .addArgument(new Argument('<shell>').choices(['bash', 'zsh', 'fish']));
   command.addHelpText('after', examples('source <(task-org completion bash)'));
   command.action((shell: string) => print(SCRIPTS[shell] ?? ''));
-  program.command('__complete [words...]', { hidden: true }).passThroughOptions().allowUnknownOption().action((typed: string[]) => print(words(program, typed.filter((w) => !w.startsWith('-'))).join('\n')));
+  program
+    .command('__complete [words...]', { hidden: true })
+    .passThroughOptions()
+    .allowUnknownOption()
+    .action((typed: string[]) =>
+      print(
+        words(
+          program,
+          typed.filter((w) => !w.startsWith('-')),
+        ).join('\n'),
+      ),
+    );
 }

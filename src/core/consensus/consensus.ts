@@ -14,7 +14,7 @@ import {
 import { onLeaderLost, onVoteReply, onVoteRequest, startPreVote, tally } from './election.ts';
 import { onAppend, onSnapshotInstalled, onSnapshotOffer } from './follower.ts';
 import { onCommittedEntries, onFetchDue } from './learner.ts';
-import { advanceChange, onChangeVoters } from './membership.ts';
+import { advanceChange, membershipAt, onChangeVoters } from './membership.ts';
 import { syncProgress } from './peers.ts';
 import {
   expireRemoteReads,
@@ -27,7 +27,7 @@ import {
 import { flushPeer, onAppendReply, onBeat } from './replication.ts';
 import { updatePart } from './roles.ts';
 import { expireTransfer, onStepDown, onTimeoutNow, onTransfer, retire, tellTarget } from './transfer.ts';
-import type { ConsensusEffect, ConsensusEvent, ConsensusView, LogEntry, RaftMessage } from './types.ts';
+import type { ConsensusEffect, ConsensusEvent, ConsensusView, LogEntry, Membership, RaftMessage } from './types.ts';
 
 // Raft (Ongaro & Ousterhout 2014, "In Search of an Understandable Consensus Algorithm"; section numbers of Ongaro's thesis
 // where said so) as one pure machine: events in, effects out. README.md says what departs from the paper.
@@ -42,6 +42,8 @@ export interface Consensus {
   view(): ConsensusView;
   /** Entries [from, to) as far as memory holds them; empty when `from` is compacted away. */
   entries(from: LogIndex, to: LogIndex): LogEntry[];
+  /** Index of the first entry held in memory. */
+  firstIndex(): number;
   /** Term of an entry held or of the snapshot's last entry. */
   termAt(index: LogIndex): number | undefined;
   /** The membership in force at an index held, or at the snapshot's. */
@@ -73,7 +75,9 @@ export function createConsensus(options: ConsensusOptions, now: MonoMs): Consens
     nextWake: () => nextWake(c),
     view: () => view,
     entries: (from, to) => c.log.slice(from, to),
+    firstIndex: () => c.log.base + 1,
     termAt: (index) => c.log.termAt(index),
+    membershipAt: (index) => membershipAt(c, index),
     setRank: (rank) => {
       c.rank = clampRank(rank);
     },

@@ -8,7 +8,7 @@ import {
 } from '../../model/ids.ts';
 import { createRng } from '../../model/random.ts';
 import { createConsensus } from '../consensus/consensus.ts';
-import type { ConsensusEffect, ConsensusEvent, ConsensusView, LogEntry } from '../consensus/types.ts';
+import type { ConsensusEffect, ConsensusEvent, ConsensusView, LogEntry, Membership } from '../consensus/types.ts';
 import type { LeaseMessage } from '../lease/types.ts';
 import { createMembership } from '../membership/membership.ts';
 import type { MembershipEffect, MembershipEvent, MemberView } from '../membership/types.ts';
@@ -379,8 +379,8 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
       case 'range-reply':
         return consense({ type: 'committed-entries', ...event.entries });
       case 'snapshot-installed':
-        // Entries that came by other ways meanwhile stand: records never go back.
-        if (event.index <= state.applied) return;
+        // Overtaken by entries that came by other ways: those give the same records, and records never go back.
+        if (event.index <= consensus.view().commit) return;
         state = restoreState(event.pairs, event.index);
         consense({ type: 'snapshot-installed', index: event.index, term: event.term, membership: event.membership });
         peersChanged();
@@ -389,7 +389,9 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
       case 'client-submit':
         return submissions.fromClient(event.requestId, event.submission);
       case 'client-propose':
-        return proposals.fromClient(event.requestId, event.command);
+        return proposals.fromClients([event]);
+      case 'client-proposals':
+        return proposals.fromClients(event.proposals);
       case 'client-read':
         return reads.fromClient(event.requestId);
       case 'leave':

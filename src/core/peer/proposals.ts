@@ -6,6 +6,7 @@ import type { ConsensusEffect } from '../consensus/types.ts';
 import { control, type Hub, later } from './hub.ts';
 import type { Office } from './office.ts';
 import { clientFailure, type Origin, type Requests } from './requests.ts';
+import type { ClientProposal } from './types.ts';
 import type { WorkshopEffect } from './workshop.ts';
 
 // The way of an intent into the log and of its outcome back: from a local client, from another peer, or from the master core.
@@ -19,7 +20,7 @@ export interface Proposals {
   onProposal(effect: Extract<ConsensusEffect, { type: 'proposal' }>): void;
   /** The entry at `index` was applied with this result. */
   applied(index: LogIndex, result: ApplyResult): void;
-  fromClient(requestId: number, command: Command): void;
+  fromClients(asked: readonly ClientProposal[]): void;
   /** A run of this machine ended for good: the master is to commit it. Repeated by reconcile until it is. */
   fromWorkshop(ended: Extract<WorkshopEffect, { type: 'end' }>): void;
   fromPeer(from: NodeId, message: Extract<ControlMessage, { type: 'propose' }>): void;
@@ -72,14 +73,15 @@ export function createProposals(hub: Hub, requests: Requests, office: Office): P
       });
   }
 
+  function proposal(command: Command, origin: Origin): { readonly proposalId: number; readonly bytes: Uint8Array } {
+    const proposalId = requests.proposed(origin);
+    if (command.type === 'slot.assign') assigning.set(proposalId, command);
+    return { proposalId, bytes: encodeCommand(command) };
+  }
+
   function propose(commands: readonly Command[], origin: Origin): void {
     office.proposed(commands);
-    const proposals = commands.map((command) => {
-      const proposalId = requests.proposed(origin);
-      if (command.type === 'slot.assign') assigning.set(proposalId, command);
-      return { proposalId, bytes: encodeCommand(command) };
-    });
-    hub.consense({ type: 'propose', proposals });
+    hub.consense({ type: 'propose', proposals: commands.map((command) => proposal(command, origin)) });
   }
 
   return {
@@ -110,12 +112,20 @@ export function createProposals(hub: Hub, requests: Requests, office: Office): P
       const waiter = requests.applied(index, result);
       if (waiter) answer(waiter.origin, index, result, waiter.copies);
     },
-    fromClient: (requestId, command) => {
-      requests.wait(requestId, later(hub, hub.config.requestTimeoutMs), null);
+    fromClients: (asked) => {
+      const until = later(hub, hub.config.requestTimeoutMs);
+      for (const { requestId } of asked) requests.wait(requestId, until, null);
       const leader = hub.leader();
-      if (leader === hub.self) propose([command], { kind: 'client', requestId });
-      else if (leader !== null) control(hub, leader, { type: 'propose', requestId, command });
-      else reply(requestId, ['no-master', 'no master is known here now']);
+      if (leader === hub.self) {
+        office.proposed(asked.map(({ command }) => command));
+        const batch = asked.map(({ requestId, command }) => proposal(command, { kind: 'client', requestId }));
+        hub.consense({ type: 'propose', proposals: batch });
+        return;
+      }
+      for (const { requestId, command } of asked) {
+        if (leader !== null) control(hub, leader, { type: 'propose', requestId, command });
+        else reply(requestId, ['no-master', 'no master is known here now']);
+      }
     },
     fromWorkshop: ({ key, outcome, exitCode, error }) => {
       const leader = hub.leader();

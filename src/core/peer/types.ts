@@ -61,6 +61,11 @@ export type GossipMessage =
     }
   | { readonly topic: 'log'; readonly message: CommittedEntries };
 
+export interface ClientProposal {
+  readonly requestId: number;
+  readonly command: Command;
+}
+
 export type PeerEvent =
   | { readonly type: 'tick'; readonly lateMs: number }
   | ({ readonly type: 'message'; readonly from: NodeId } & ChannelMessage)
@@ -89,6 +94,8 @@ export type PeerEvent =
     }
   | { readonly type: 'client-submit'; readonly requestId: number; readonly submission: Submission }
   | { readonly type: 'client-propose'; readonly requestId: number; readonly command: Command }
+  /** What clients asked for in one turn of the event loop: appended, sent and made durable together. */
+  | { readonly type: 'client-proposals'; readonly proposals: readonly ClientProposal[] }
   | { readonly type: 'client-read'; readonly requestId: number }
   | { readonly type: 'leave' };
 

@@ -1,9 +1,9 @@
 import type { Waiting } from '../../core/master/types.ts';
 import type { ClientResult, PeerNotice } from '../../core/peer/types.ts';
+import type { PeerDriver } from '../../driver/peer-driver.ts';
+import type { Command } from '../../model/commands.ts';
 import { TaskOrgError } from '../../model/errors.ts';
 import type { ClusterId, NodeId, TaskId } from '../../model/ids.ts';
-import type { Command } from '../../model/commands.ts';
-import type { PeerDriver } from '../../driver/peer-driver.ts';
 import type { Clock, RandomSource } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
 import type { RemoteCopies } from '../remote/remote-copies.ts';
@@ -58,7 +58,10 @@ const NAME_HINT = 'choose another name, change the one that is there (task-org a
 export function expectOk(result: ClientResult, what: string): { index: number; copies: number } {
   if (!result.ok) {
     const code = result.reason === 'timeout' ? 'timeout' : result.reason === 'busy' ? 'busy' : 'no_master';
-    throw new TaskOrgError(code, `${what}: ${result.message}`, { retryable: true, hint: 'task-org cluster status shows the master and the quorum' });
+    throw new TaskOrgError(code, `${what}: ${result.message}`, {
+      retryable: true,
+      hint: 'task-org cluster status shows the master and the quorum',
+    });
   }
   if (!result.result.ok) {
     const code = result.result.code === 'stale' || result.result.code === 'limit' ? 'refused' : result.result.code;
@@ -67,7 +70,11 @@ export function expectOk(result: ClientResult, what: string): { index: number; c
   return { index: result.index, copies: result.copies };
 }
 
-export async function proposeOrThrow(ctx: ApiContext, what: string, command: Record<string, unknown> & { type: Command['type'] }): Promise<ChangeView> {
+export async function proposeOrThrow(
+  ctx: ApiContext,
+  what: string,
+  command: Record<string, unknown> & { type: Command['type'] },
+): Promise<ChangeView> {
   const full = { by: ctx.self, at: ctx.clock.wall(), ...command } as unknown as Command;
   return { ...expectOk(await ctx.driver.propose(full), what), changed: true };
 }

@@ -22,12 +22,16 @@ export function settingRoutes(app: FastifyInstance, ctx: ApiContext): void {
     '/settings',
     {
       schema: {
-        summary: 'The values kept in the cluster\'s log, as this peer has applied them',
-        response: { 200: Type.Object({ items: Type.Array(Type.Object({ key: Type.String(), value: Type.String() })) }) },
+        summary: "The values kept in the cluster's log, as this peer has applied them",
+        response: {
+          200: Type.Object({ items: Type.Array(Type.Object({ key: Type.String(), value: Type.String() })) }),
+        },
       },
     },
     () => ({
-      items: [...ctx.driver.peer.state().settings].filter(([key]) => key.startsWith(OWN)).map(([key, value]) => ({ key, value })),
+      items: [...ctx.driver.peer.state().settings]
+        .filter(([key]) => key.startsWith(OWN))
+        .map(([key, value]) => ({ key, value })),
     }),
   );
 
@@ -41,6 +45,7 @@ export function settingRoutes(app: FastifyInstance, ctx: ApiContext): void {
         response: { 200: ChangeView, ...errors },
       },
     },
-    (request) => proposeOrThrow(ctx, 'setting', { type: 'setting.set', key: request.params.key, value: request.body.value }),
+    (request) =>
+      proposeOrThrow(ctx, 'setting', { type: 'setting.set', key: request.params.key, value: request.body.value }),
   );
 }

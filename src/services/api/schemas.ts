@@ -65,7 +65,12 @@ export const TaskView = Type.Object({
 export type TaskView = Static<typeof TaskView>;
 
 /** What an answer cannot know is said with it: how many peers' facts it rests on, and the age of the oldest. */
-export const Knowledge = Type.Object({ peers: Type.Number(), of: Type.Number(), appliedIndex: Type.Number(), hasQuorum: Type.Boolean() });
+export const Knowledge = Type.Object({
+  peers: Type.Number(),
+  of: Type.Number(),
+  appliedIndex: Type.Number(),
+  hasQuorum: Type.Boolean(),
+});
 export const listOf = <T extends Parameters<typeof Type.Array>[0]>(item: T) =>
   Type.Object({ items: Type.Array(item), seenBy: Knowledge, oldestFactMs: Type.Number() });
 
@@ -81,15 +86,24 @@ export const ClusterView = Type.Object({
   voters: Type.Array(Type.String()),
   commit: Type.Number(),
   applied: Type.Number(),
-  peers: Type.Array(Type.Object({ id: Type.String(), name: Type.String(), status: Type.String(), seenBy: Type.Array(Type.String()) })),
+  peers: Type.Array(
+    Type.Object({ id: Type.String(), name: Type.String(), status: Type.String(), seenBy: Type.Array(Type.String()) }),
+  ),
   pendingSubmissions: Type.Number(),
   oldestFactMs: Type.Number(),
 });
 export type ClusterView = Static<typeof ClusterView>;
 
 export const DecisionView = Type.Object({
-  at: Type.Number({ description: 'epoch ms' }), index: Type.Number(), slot: Type.Number({ description: '-1 = the whole task' }), by: Type.String(), what: Type.String(),
-  generation: Nullable(Type.String()), node: Nullable(Type.String()), reason: Type.String(), evidence: Type.Array(Type.String()),
+  at: Type.Number({ description: 'epoch ms' }),
+  index: Type.Number(),
+  slot: Type.Number({ description: '-1 = the whole task' }),
+  by: Type.String(),
+  what: Type.String(),
+  generation: Nullable(Type.String()),
+  node: Nullable(Type.String()),
+  reason: Type.String(),
+  evidence: Type.Array(Type.String()),
 });
 export type DecisionView = Static<typeof DecisionView>;
 
@@ -133,22 +147,55 @@ export const VerdictView = Type.Object({
 });
 export type VerdictView = Static<typeof VerdictView>;
 
-export const TokenView = Type.Object({ token: Type.String(), expiresAt: Type.Number({ description: 'epoch ms' }), uses: Type.Number() });
-export const SettingView = Type.Object({ key: Type.String(), value: Type.String(), origin: Type.String({ description: 'default | file | env | flag' }) });
+export const TokenView = Type.Object({
+  token: Type.String(),
+  expiresAt: Type.Number({ description: 'epoch ms' }),
+  uses: Type.Number(),
+});
+export const SettingView = Type.Object({
+  key: Type.String(),
+  value: Type.String(),
+  origin: Type.String({ description: 'default | file | env | flag' }),
+});
 
-export const EventView = Type.Object({ index: Type.Number(), at: Type.Number(), type: Type.String(), subject: Type.String(), message: Type.String() });
+export const EventView = Type.Object({
+  index: Type.Number(),
+  at: Type.Number(),
+  type: Type.String(),
+  subject: Type.String(),
+  message: Type.String(),
+});
 export type EventView = Static<typeof EventView>;
 
-export const SubmitView = Type.Object({ id: Type.String(), name: Type.String(), status: Type.String({ description: 'accepted | published' }), index: Type.Number() });
+export const SubmitView = Type.Object({
+  id: Type.String(),
+  name: Type.String(),
+  status: Type.String({ description: 'accepted | published' }),
+  index: Type.Number(),
+});
 export type SubmitView = Static<typeof SubmitView>;
 
 export const StatsView = Type.Object({
-  task: Type.String(), slot: Type.Number(), node: Type.String(), cpuCores: Type.Number(), memoryBytes: Type.Number(), memoryLimitBytes: Nullable(Type.Number()),
-  networkRxBytes: Type.Number(), networkTxBytes: Type.Number(), diskReadBytes: Type.Number(), diskWriteBytes: Type.Number(), pids: Type.Number(),
+  task: Type.String(),
+  slot: Type.Number(),
+  node: Type.String(),
+  cpuCores: Type.Number(),
+  memoryBytes: Type.Number(),
+  memoryLimitBytes: Nullable(Type.Number()),
+  networkRxBytes: Type.Number(),
+  networkTxBytes: Type.Number(),
+  diskReadBytes: Type.Number(),
+  diskWriteBytes: Type.Number(),
+  pids: Type.Number(),
 });
 export type StatsView = Static<typeof StatsView>;
 
 export const ErrorView = Type.Object({
-  error: Type.Object({ code: Type.String(), message: Type.String(), hint: Type.Optional(Type.String()), details: Type.Array(Type.Object({ path: Type.String(), message: Type.String() })) }),
+  error: Type.Object({
+    code: Type.String(),
+    message: Type.String(),
+    hint: Type.Optional(Type.String()),
+    details: Type.Array(Type.Object({ path: Type.String(), message: Type.String() })),
+  }),
 });
 export type ErrorView = Static<typeof ErrorView>;

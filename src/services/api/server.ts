@@ -1,7 +1,7 @@
 import { chmod, rm } from 'node:fs/promises';
 import swagger from '@fastify/swagger';
 import Fastify, { type FastifyInstance } from 'fastify';
-import { TaskOrgError, toTaskOrgError, type ErrorCode } from '../../model/errors.ts';
+import { type ErrorCode, TaskOrgError, toTaskOrgError } from '../../model/errors.ts';
 import { LIMITS } from '../../model/limits.ts';
 import type { ApiContext } from './context.ts';
 import { compileValidator } from './openapi.ts';
@@ -14,8 +14,20 @@ import { taskRoutes } from './routes-tasks.ts';
 // the same routes behind authentication.
 
 const STATUS: Partial<Record<ErrorCode, number>> = {
-  invalid_input: 400, not_found: 404, name_in_use: 409, already_exists: 409, refused: 409, busy: 503, no_master: 503,
-  no_quorum: 503, not_master: 503, timeout: 504, unreachable: 502, image_missing: 409, too_large: 413, aborted: 499,
+  invalid_input: 400,
+  not_found: 404,
+  name_in_use: 409,
+  already_exists: 409,
+  refused: 409,
+  busy: 503,
+  no_master: 503,
+  no_quorum: 503,
+  not_master: 503,
+  timeout: 504,
+  unreachable: 502,
+  image_missing: 409,
+  too_large: 413,
+  aborted: 499,
 };
 
 export interface ApiServer {
@@ -24,17 +36,44 @@ export interface ApiServer {
 }
 
 export async function startApi(ctx: ApiContext, socketPath: string): Promise<ApiServer> {
-  const app: FastifyInstance = Fastify({ logger: false, bodyLimit: LIMITS.rpcFrameBytes, forceCloseConnections: true, routerOptions: { maxParamLength: 128 } });
+  const app: FastifyInstance = Fastify({
+    logger: false,
+    bodyLimit: LIMITS.rpcFrameBytes,
+    forceCloseConnections: true,
+    routerOptions: { maxParamLength: 128 },
+  });
   await app.register(swagger, {
-    openapi: { openapi: '3.1.0', info: { title: 'task-org peer API', version: ctx.version, license: { name: 'Apache-2.0' } }, servers: [{ url: 'http://localhost' }] },
+    openapi: {
+      openapi: '3.1.0',
+      info: { title: 'task-org peer API', version: ctx.version, license: { name: 'Apache-2.0' } },
+      servers: [{ url: 'http://localhost' }],
+    },
   });
   app.setValidatorCompiler(compileValidator);
   app.setErrorHandler((cause, _request, reply) => {
     const error = fromCause(cause);
-    void reply.status(STATUS[error.code] ?? 500).send({ error: { code: error.code, message: error.message, ...(error.hint ? { hint: error.hint } : {}), details: error.details } });
+    void reply
+      .status(STATUS[error.code] ?? 500)
+      .send({
+        error: {
+          code: error.code,
+          message: error.message,
+          ...(error.hint ? { hint: error.hint } : {}),
+          details: error.details,
+        },
+      });
   });
   app.setNotFoundHandler((request, reply) => {
-    void reply.status(404).send({ error: { code: 'not_found', message: `no route ${request.method} ${request.url}`, hint: 'GET /v1/openapi.json lists the routes', details: [] } });
+    void reply
+      .status(404)
+      .send({
+        error: {
+          code: 'not_found',
+          message: `no route ${request.method} ${request.url}`,
+          hint: 'GET /v1/openapi.json lists the routes',
+          details: [],
+        },
+      });
   });
   await app.register(
     async (v1) => {
@@ -64,9 +103,16 @@ export async function startApi(ctx: ApiContext, socketPath: string): Promise<Api
 
 function fromCause(cause: unknown): TaskOrgError {
   if (cause !== null && typeof cause === 'object' && 'validation' in cause) {
-    const c = cause as { message?: string; validation: readonly { instancePath?: string; message?: string }[]; validationContext?: string };
+    const c = cause as {
+      message?: string;
+      validation: readonly { instancePath?: string; message?: string }[];
+      validationContext?: string;
+    };
     return new TaskOrgError('invalid_input', `the ${c.validationContext ?? 'request'} is not as expected`, {
-      details: c.validation.map((v) => ({ path: (v.instancePath ?? '').replaceAll('/', '.').replace(/^\./, ''), message: v.message ?? 'wrong' })),
+      details: c.validation.map((v) => ({
+        path: (v.instancePath ?? '').replaceAll('/', '.').replace(/^\./, ''),
+        message: v.message ?? 'wrong',
+      })),
     });
   }
   if (cause !== null && typeof cause === 'object' && 'statusCode' in cause) {

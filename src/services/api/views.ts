@@ -1,11 +1,11 @@
 import type { Waiting } from '../../core/master/types.ts';
 import { copyKey } from '../../core/peer/facts-book.ts';
 import type { Peer } from '../../core/peer/peer.ts';
+import { TaskOrgError } from '../../model/errors.ts';
 import type { CopyFact } from '../../model/facts.ts';
 import { formatGeneration } from '../../model/generation.ts';
 import { assertNever, type MonoMs, type NodeId, type TaskId } from '../../model/ids.ts';
 import type { ClusterEvent, SlotRecord, TaskRecord } from '../../model/records.ts';
-import { TaskOrgError } from '../../model/errors.ts';
 import type { ClusterView, DecisionView, EventView, NodeView, SlotView, TaskView, WaitingView } from './schemas.ts';
 
 // Records and facts, put together as people and programs see them. Read-only.
@@ -40,7 +40,8 @@ export function look(peer: Look['peer'], waiting: WaitingTasks): Look {
 
 type Names = Pick<Peer, 'state' | 'facts'>;
 
-export const nodeName = (peer: Names, id: NodeId): string => peer.state().peers.get(id)?.name ?? peer.facts().get(id)?.name ?? id.slice(-8);
+export const nodeName = (peer: Names, id: NodeId): string =>
+  peer.state().peers.get(id)?.name ?? peer.facts().get(id)?.name ?? id.slice(-8);
 
 /** Peer ids in recorded words give way to the names people know; ids of peers long gone stay, shortened. */
 const PEER_ID = /12D3KooW[1-9A-HJ-NP-Za-km-z]{44}/g;
@@ -63,7 +64,10 @@ export function findNode(peer: Peer, text: string): NodeId {
   if (exact) return exact.nodeId;
   const byPart = all.filter((p) => text.length >= MIN_PART && (p.nodeId.startsWith(text) || p.nodeId.endsWith(text)));
   if (byPart.length === 1 && byPart[0]) return byPart[0].nodeId;
-  if (byPart.length > 1) throw new TaskOrgError('invalid_input', `${text} is the start or end of ${byPart.length} ids`, { hint: 'give the name: task-org node ls' });
+  if (byPart.length > 1)
+    throw new TaskOrgError('invalid_input', `${text} is the start or end of ${byPart.length} ids`, {
+      hint: 'give the name: task-org node ls',
+    });
   throw new TaskOrgError('not_found', `no node ${text}`, { hint: 'task-org node ls lists them' });
 }
 
@@ -76,7 +80,10 @@ export function findTask(peer: Peer, text: string): TaskRecord {
   if (text.length >= MIN_PART) {
     const hits = [...state.tasks.values()].filter((t) => t.id.startsWith(text) || t.id.endsWith(text));
     if (hits.length === 1 && hits[0]) return hits[0];
-    if (hits.length > 1) throw new TaskOrgError('invalid_input', `${text} is the start or end of ${hits.length} task ids`, { hint: 'give the name: task-org ps -a' });
+    if (hits.length > 1)
+      throw new TaskOrgError('invalid_input', `${text} is the start or end of ${hits.length} task ids`, {
+        hint: 'give the name: task-org ps -a',
+      });
   }
   throw new TaskOrgError('not_found', `no task ${text}`, { hint: 'task-org ps -a lists them' });
 }
@@ -115,11 +122,18 @@ function copyOf(l: Look, task: TaskRecord, slot: SlotRecord): CopyFact | undefin
   return l.copyOf(slot.state.node, copyKey({ taskId: task.id, slot: slot.slot, generation: slot.generation }));
 }
 
-function slotState(l: Look, task: TaskRecord, slot: SlotRecord, copy: CopyFact | undefined): { state: string; error: string } {
+function slotState(
+  l: Look,
+  task: TaskRecord,
+  slot: SlotRecord,
+  copy: CopyFact | undefined,
+): { state: string; error: string } {
   const { peer } = l;
   switch (slot.state.kind) {
     case 'pending':
-      return task.desired === 'stopped' ? { state: 'stopped', error: '' } : { state: 'pending', error: named(peer, l.waiting.get(task.id)?.reason ?? slot.state.reason) };
+      return task.desired === 'stopped'
+        ? { state: 'stopped', error: '' }
+        : { state: 'pending', error: named(peer, l.waiting.get(task.id)?.reason ?? slot.state.reason) };
     case 'closed':
       return { state: 'moving', error: named(peer, slot.state.reason) };
     case 'finished':
@@ -127,7 +141,8 @@ function slotState(l: Look, task: TaskRecord, slot: SlotRecord, copy: CopyFact |
       return { state: slot.state.kind, error: slot.state.error };
     case 'assigned': {
       const member = slot.state.node === peer.self ? 'alive' : peer.members().get(slot.state.node)?.status;
-      if (member === 'dead' || member === 'left') return { state: 'lost', error: `${nodeName(peer, slot.state.node)} is ${member}` };
+      if (member === 'dead' || member === 'left')
+        return { state: 'lost', error: `${nodeName(peer, slot.state.node)} is ${member}` };
       return copy ? { state: copy.state, error: copy.error } : { state: 'assigned', error: '' };
     }
     default:
@@ -157,7 +172,8 @@ export function viewSlot(l: Look, task: TaskRecord, slot: SlotRecord): SlotView 
 }
 
 function taskState(task: TaskRecord, slots: readonly SlotView[]): string {
-  if (task.desired === 'stopped') return slots.some((s) => s.state === 'running' || s.state === 'stopping') ? 'stopping' : 'stopped';
+  if (task.desired === 'stopped')
+    return slots.some((s) => s.state === 'running' || s.state === 'stopping') ? 'stopping' : 'stopped';
   if (slots.length === 0) return 'stopped';
   const all = (state: string): boolean => slots.every((s) => s.state === state);
   for (const state of ['running', 'finished', 'failed', 'pending']) if (all(state)) return state;
@@ -191,9 +207,15 @@ export function viewTask(l: Look, task: TaskRecord): TaskView {
 
 export function viewDecisions(peer: Peer, task: TaskRecord): DecisionView[] {
   return task.decisions.map((d) => ({
-    at: d.at, index: d.index, slot: d.slot, by: nodeName(peer, d.by), what: d.what,
+    at: d.at,
+    index: d.index,
+    slot: d.slot,
+    by: nodeName(peer, d.by),
+    what: d.what,
     generation: d.generation ? formatGeneration(d.generation) : null,
-    node: d.node ? nodeName(peer, d.node) : null, reason: named(peer, d.reason), evidence: d.evidence.map((e) => named(peer, e)),
+    node: d.node ? nodeName(peer, d.node) : null,
+    reason: named(peer, d.reason),
+    evidence: d.evidence.map((e) => named(peer, e)),
   }));
 }
 
@@ -201,13 +223,27 @@ export function viewDecisions(peer: Peer, task: TaskRecord): DecisionView[] {
 export function viewWaiting(l: Look, task: TaskRecord): WaitingView | null {
   const w = l.waiting.get(task.id);
   if (!w) return null;
-  return { reason: named(l.peer, w.reason), slots: [...(w.slots ?? [])], rejections: (w.rejections ?? []).map((r) => ({ node: nodeName(l.peer, r.node), filter: r.filter, reason: named(l.peer, r.reason) })) };
+  return {
+    reason: named(l.peer, w.reason),
+    slots: [...(w.slots ?? [])],
+    rejections: (w.rejections ?? []).map((r) => ({
+      node: nodeName(l.peer, r.node),
+      filter: r.filter,
+      reason: named(l.peer, r.reason),
+    })),
+  };
 }
 
-export const viewEvent = (peer: Peer, e: ClusterEvent): EventView => ({ ...e, subject: named(peer, e.subject), message: named(peer, e.message) });
+export const viewEvent = (peer: Peer, e: ClusterEvent): EventView => ({
+  ...e,
+  subject: named(peer, e.subject),
+  message: named(peer, e.message),
+});
 
 export function quorumOf(peer: Peer): ClusterView['quorum'] {
   const voters = peer.consensus().membership.voters;
+  // A learner that has just joined knows the master before it has the records that name the voters.
+  if (voters.length === 0) return { needed: 0, alive: 0, ok: peer.leader() !== null };
   const needed = Math.floor(voters.length / 2) + 1;
   const alive = voters.filter((v) => v === peer.self || peer.members().get(v)?.status === 'alive').length;
   return { needed, alive, ok: alive >= needed && peer.leader() !== null };
@@ -218,7 +254,8 @@ export function oldestFactMs(peer: Peer, now: MonoMs): number {
   for (const id of peer.state().peers.keys()) {
     const status = peer.members().get(id)?.status;
     const at = peer.factsAt(id);
-    if (id !== peer.self && at !== undefined && status !== 'dead' && status !== 'left') oldest = Math.max(oldest, now - at);
+    if (id !== peer.self && at !== undefined && status !== 'dead' && status !== 'left')
+      oldest = Math.max(oldest, now - at);
   }
   return Math.round(oldest);
 }

@@ -1,6 +1,6 @@
 import { decode, encode } from '@ipld/dag-cbor';
 import type { Peer } from '../../core/peer/peer.ts';
-import { nodeId, type NodeId } from '../../model/ids.ts';
+import { type NodeId, nodeId } from '../../model/ids.ts';
 import type { Transport } from '../../ports/transport.ts';
 
 // How each peer sees the others, asked when somebody wants to know: an answer can then say by whom a machine is seen.
@@ -15,7 +15,10 @@ export interface PeerViews {
 
 export function createPeerViews(deps: { readonly peer: Peer; readonly transport: Transport }): PeerViews {
   const { peer, transport } = deps;
-  const own = (): Record<string, string> => ({ ...Object.fromEntries([...peer.members()].map(([id, m]) => [id, m.status])), [peer.self]: 'alive' });
+  const own = (): Record<string, string> => ({
+    ...Object.fromEntries([...peer.members()].map(([id, m]) => [id, m.status])),
+    [peer.self]: 'alive',
+  });
 
   return {
     serve: () => encode(own()),
@@ -23,10 +26,15 @@ export function createPeerViews(deps: { readonly peer: Peer; readonly transport:
       const views = new Map<NodeId, Readonly<Record<string, string>>>([[peer.self, own()]]);
       await Promise.all(
         transport.connected().map(async (id) => {
-          const bytes = await transport.request(id, METHOD_VIEW, new Uint8Array(0), { timeoutMs: ASK_TIMEOUT_MS }).catch(() => undefined);
+          const bytes = await transport
+            .request(id, METHOD_VIEW, new Uint8Array(0), { timeoutMs: ASK_TIMEOUT_MS })
+            .catch(() => undefined);
           const view: unknown = bytes ? decode(bytes) : undefined;
           if (view === null || typeof view !== 'object') return;
-          views.set(nodeId(id), Object.fromEntries(Object.entries(view).filter((e): e is [string, string] => typeof e[1] === 'string')));
+          views.set(
+            nodeId(id),
+            Object.fromEntries(Object.entries(view).filter((e): e is [string, string] => typeof e[1] === 'string')),
+          );
         }),
       );
       return views;

@@ -1,8 +1,8 @@
 import { decode, encode } from '@ipld/dag-cbor';
 import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
-import type { Peer } from '../../core/peer/peer.ts';
 import { copyKey } from '../../core/peer/facts-book.ts';
+import type { Peer } from '../../core/peer/peer.ts';
 import { formatCopyId } from '../../core/reconcile/copy-id.ts';
 import type { CopyId } from '../../core/reconcile/types.ts';
 import type { RuntimeDriver } from '../../driver/runtime-driver.ts';
@@ -27,13 +27,35 @@ export interface LogOptions {
   readonly timestamps: boolean;
 }
 
-const LogsRequest = Compile(Type.Object({ copyId: Type.String({ maxLength: 256 }), runtime: Type.String(), options: Type.Object({ follow: Type.Boolean(), tail: Type.Integer({ minimum: 0, maximum: LIMITS.logsTailLines }), timestamps: Type.Boolean() }) }));
+const LogsRequest = Compile(
+  Type.Object({
+    copyId: Type.String({ maxLength: 256 }),
+    runtime: Type.String(),
+    options: Type.Object({
+      follow: Type.Boolean(),
+      tail: Type.Integer({ minimum: 0, maximum: LIMITS.logsTailLines }),
+      timestamps: Type.Boolean(),
+    }),
+  }),
+);
 const ExecRequest = Compile(
   Type.Object({
-    copyId: Type.String({ maxLength: 256 }), runtime: Type.String(),
+    copyId: Type.String({ maxLength: 256 }),
+    runtime: Type.String(),
     options: Type.Object({
-      command: Type.Array(Type.String({ maxLength: 32_768 }), { minItems: 1, maxItems: 256 }), env: Type.Record(Type.String(), Type.String()), tty: Type.Boolean(), interactive: Type.Boolean(),
-      user: Type.String({ maxLength: 64 }), workdir: Type.String({ maxLength: 4096 }), size: Type.Union([Type.Null(), Type.Object({ columns: Type.Integer({ minimum: 1, maximum: 10_000 }), rows: Type.Integer({ minimum: 1, maximum: 10_000 }) })]),
+      command: Type.Array(Type.String({ maxLength: 32_768 }), { minItems: 1, maxItems: 256 }),
+      env: Type.Record(Type.String(), Type.String()),
+      tty: Type.Boolean(),
+      interactive: Type.Boolean(),
+      user: Type.String({ maxLength: 64 }),
+      workdir: Type.String({ maxLength: 4096 }),
+      size: Type.Union([
+        Type.Null(),
+        Type.Object({
+          columns: Type.Integer({ minimum: 1, maximum: 10_000 }),
+          rows: Type.Integer({ minimum: 1, maximum: 10_000 }),
+        }),
+      ]),
     }),
   }),
 );
@@ -47,24 +69,53 @@ export interface RemoteCopies {
   expectCopy(task: TaskRecord, slot: number): void;
   logs(task: TaskRecord, slot: number, options: LogOptions, signal: AbortSignal): AsyncIterable<LogChunk>;
   /** Frames from the caller in, frames to the caller out; ends with an exit or error frame. */
-  exec(task: TaskRecord, slot: number, options: ExecOptions, input: AsyncIterable<StreamFrame>, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  exec(
+    task: TaskRecord,
+    slot: number,
+    options: ExecOptions,
+    input: AsyncIterable<StreamFrame>,
+    signal: AbortSignal,
+  ): AsyncIterable<Uint8Array>;
   /** Stats of every running copy on every reachable node. */
   stats(signal: AbortSignal): Promise<readonly { readonly node: NodeId; readonly rows: readonly CopyStatsRow[] }[]>;
   onRequest(method: string, payload: Uint8Array, signal: AbortSignal): Promise<Uint8Array> | undefined;
   onStream(method: string, payload: Uint8Array, stream: ByteStream, signal: AbortSignal): Promise<void> | undefined;
 }
 
-export function createRemoteCopies(deps: { readonly peer: Peer; readonly transport: Transport; readonly runtimes: () => RuntimeDriver }): RemoteCopies {
+export function createRemoteCopies(deps: {
+  readonly peer: Peer;
+  readonly transport: Transport;
+  readonly runtimes: () => RuntimeDriver;
+}): RemoteCopies {
   const { peer, transport } = deps;
 
   function locate(task: TaskRecord, slotNumber: number): { node: NodeId; copyId: CopyId; kind: 'docker' | 'process' } {
     const slot = task.slots.find((s) => s.slot === slotNumber);
     if (!slot) throw new TaskOrgError('not_found', `task ${task.spec.name} has no slot ${slotNumber}`);
-    if (slot.state.kind === 'pending') throw new TaskOrgError('not_found', `no copy of task ${task.spec.name} is on any machine now`, { hint: `task-org why ${task.spec.name} says why` });
+    if (slot.state.kind === 'pending')
+      throw new TaskOrgError('not_found', `no copy of task ${task.spec.name} is on any machine now`, {
+        hint: `task-org why ${task.spec.name} says why`,
+      });
     const key = copyKey({ taskId: task.id, slot: slotNumber, generation: slot.generation });
-    const fact = peer.facts().get(slot.state.node)?.copies.find((c) => copyKey(c) === key);
-    if (!fact) throw new TaskOrgError('not_found', `no copy of ${task.spec.name} is reported yet`, { retryable: true, hint: 'task-org ps shows when it runs' });
-    return { node: slot.state.node, copyId: formatCopyId({ taskId: task.id, slot: slotNumber, generation: slot.generation, specVersion: task.specVersion }), kind: task.spec.runtime };
+    const fact = peer
+      .facts()
+      .get(slot.state.node)
+      ?.copies.find((c) => copyKey(c) === key);
+    if (!fact)
+      throw new TaskOrgError('not_found', `no copy of ${task.spec.name} is reported yet`, {
+        retryable: true,
+        hint: 'task-org ps shows when it runs',
+      });
+    return {
+      node: slot.state.node,
+      copyId: formatCopyId({
+        taskId: task.id,
+        slot: slotNumber,
+        generation: slot.generation,
+        specVersion: task.specVersion,
+      }),
+      kind: task.spec.runtime,
+    };
   }
 
   const runtimeOf = (kind: string): Runtime => {
@@ -73,32 +124,53 @@ export function createRemoteCopies(deps: { readonly peer: Peer; readonly transpo
     return runtime;
   };
 
-  async function* logs(task: TaskRecord, slot: number, options: LogOptions, signal: AbortSignal): AsyncGenerator<LogChunk> {
+  async function* logs(
+    task: TaskRecord,
+    slot: number,
+    options: LogOptions,
+    signal: AbortSignal,
+  ): AsyncGenerator<LogChunk> {
     const { node, copyId, kind } = locate(task, slot);
     if (node === peer.self) {
       yield* runtimeOf(kind).logs(copyId, options, signal);
       return;
     }
-    const stream = await transport.openStream(node, METHOD_LOGS, encode({ copyId, runtime: kind, options: { ...options } }), signal);
+    const stream = await transport.openStream(
+      node,
+      METHOD_LOGS,
+      encode({ copyId, runtime: kind, options: { ...options } }),
+      signal,
+    );
     for await (const frame of decodeFrames(stream.source)) {
       if (frame.kind === FRAME.error) throw errorOfFrame(frame.body);
       yield { stream: frame.kind === FRAME.stderr ? 'stderr' : 'stdout', data: frame.body };
     }
   }
 
-  async function* exec(task: TaskRecord, slot: number, options: ExecOptions, input: AsyncIterable<StreamFrame>, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+  async function* exec(
+    task: TaskRecord,
+    slot: number,
+    options: ExecOptions,
+    input: AsyncIterable<StreamFrame>,
+    signal: AbortSignal,
+  ): AsyncGenerator<Uint8Array> {
     const { node, copyId, kind } = locate(task, slot);
     if (node === peer.self) {
       yield* runExec(runtimeOf(kind), copyId, options, input, signal);
       return;
     }
-    const stream = await transport.openStream(node, METHOD_EXEC, encode({ copyId, runtime: kind, options: { ...options } }), signal);
-    const pump = (async () => {
+    const stream = await transport.openStream(
+      node,
+      METHOD_EXEC,
+      encode({ copyId, runtime: kind, options: { ...options } }),
+      signal,
+    );
+    // Not waited for: a terminal's input goes on after the command has ended.
+    void (async () => {
       for await (const frame of input) await stream.write(encodeFrame(frame.kind, frame.body));
       await stream.end();
     })().catch((error: unknown) => stream.abort(error instanceof Error ? error : new Error(String(error))));
     yield* stream.source;
-    await pump;
   }
 
   async function localStats(signal: AbortSignal): Promise<readonly CopyStatsRow[]> {
@@ -107,8 +179,15 @@ export function createRemoteCopies(deps: { readonly peer: Peer; readonly transpo
       running.map(async (c): Promise<CopyStatsRow | undefined> => {
         const task = peer.state().tasks.get(c.taskId);
         if (!task) return undefined;
-        const copyId = formatCopyId({ taskId: c.taskId, slot: c.slot, generation: c.generation, specVersion: task.specVersion });
-        const stats = await runtimeOf(task.spec.runtime).stats(copyId, signal).catch(() => undefined);
+        const copyId = formatCopyId({
+          taskId: c.taskId,
+          slot: c.slot,
+          generation: c.generation,
+          specVersion: task.specVersion,
+        });
+        const stats = await runtimeOf(task.spec.runtime)
+          .stats(copyId, signal)
+          .catch(() => undefined);
         return stats && { copyId, ...stats };
       }),
     );
@@ -121,12 +200,15 @@ export function createRemoteCopies(deps: { readonly peer: Peer; readonly transpo
     exec,
     stats: async (signal) => {
       const others = transport.connected().map(async (node) => {
-        const bytes = await transport.request(node, METHOD_STATS, new Uint8Array(0), { timeoutMs: STATS_TIMEOUT_MS, signal }).catch(() => undefined);
+        const bytes = await transport
+          .request(node, METHOD_STATS, new Uint8Array(0), { timeoutMs: STATS_TIMEOUT_MS, signal })
+          .catch(() => undefined);
         return { node, rows: bytes ? (decode(bytes) as CopyStatsRow[]) : [] };
       });
       return Promise.all([localStats(signal).then((rows) => ({ node: peer.self, rows })), ...others]);
     },
-    onRequest: (method, _payload, signal) => (method === METHOD_STATS ? localStats(signal).then((rows) => encode(rows)) : undefined),
+    onRequest: (method, _payload, signal) =>
+      method === METHOD_STATS ? localStats(signal).then((rows) => encode(rows)) : undefined,
     onStream: (method, payload, stream, signal) => {
       if (method === METHOD_LOGS) return serveLogs(payload, stream, signal);
       if (method === METHOD_EXEC) return serveExec(payload, stream, signal);
@@ -152,7 +234,8 @@ export function createRemoteCopies(deps: { readonly peer: Peer; readonly transpo
     if (!ExecRequest.Check(request)) throw new TaskOrgError('invalid_input', 'malformed exec request');
     try {
       const runtime = runtimeOf(request.runtime);
-      for await (const bytes of runExec(runtime, request.copyId, request.options, decodeFrames(stream.source), signal)) await stream.write(bytes);
+      for await (const bytes of runExec(runtime, request.copyId, request.options, decodeFrames(stream.source), signal))
+        await stream.write(bytes);
     } catch (error) {
       await stream.write(encodeError(error));
     }
@@ -160,7 +243,13 @@ export function createRemoteCopies(deps: { readonly peer: Peer; readonly transpo
   }
 }
 
-async function* runExec(runtime: Runtime, copyId: CopyId, options: ExecOptions, input: AsyncIterable<StreamFrame>, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+async function* runExec(
+  runtime: Runtime,
+  copyId: CopyId,
+  options: ExecOptions,
+  input: AsyncIterable<StreamFrame>,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
   const session = await runtime.exec(copyId, options, signal);
   void (async () => {
     for await (const frame of input) {
@@ -173,6 +262,7 @@ async function* runExec(runtime: Runtime, copyId: CopyId, options: ExecOptions, 
     }
     session.closeInput();
   })().catch(() => session.closeInput());
-  for await (const chunk of session.output) yield encodeFrame(chunk.stream === 'stderr' ? FRAME.stderr : FRAME.stdout, chunk.data);
+  for await (const chunk of session.output)
+    yield encodeFrame(chunk.stream === 'stderr' ? FRAME.stderr : FRAME.stdout, chunk.data);
   yield encodeFrame(FRAME.exit, JSON.stringify({ exitCode: await session.exitCode }));
 }

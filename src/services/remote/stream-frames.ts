@@ -35,7 +35,8 @@ export function errorOfFrame(body: Uint8Array): TaskOrgError {
   const text = new TextDecoder().decode(body);
   try {
     const e = JSON.parse(text) as { code?: unknown; message?: unknown; hint?: unknown };
-    if (typeof e.code === 'string' && typeof e.message === 'string') return new TaskOrgError(e.code as ErrorCode, e.message, typeof e.hint === 'string' ? { hint: e.hint } : {});
+    if (typeof e.code === 'string' && typeof e.message === 'string')
+      return new TaskOrgError(e.code as ErrorCode, e.message, typeof e.hint === 'string' ? { hint: e.hint } : {});
   } catch {
     // Falls through to the text itself.
   }

@@ -3,7 +3,7 @@ import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import type { Waiting } from '../../core/master/types.ts';
 import type { Peer } from '../../core/peer/peer.ts';
-import { nodeId, taskId, type TaskId } from '../../model/ids.ts';
+import { nodeId, type TaskId, taskId } from '../../model/ids.ts';
 import type { Transport } from '../../ports/transport.ts';
 
 // Why tasks wait for a machine is kept by the master alone, in memory; any other peer asks it when somebody wants to know.
@@ -17,7 +17,9 @@ const Question = Compile(Type.Object({ task: Type.Union([Type.Null(), Type.Strin
 const Answer = Compile(
   Type.Array(
     Type.Object({
-      id: Type.String(), reason: Type.String(), slots: Type.Array(Type.Integer()),
+      id: Type.String(),
+      reason: Type.String(),
+      slots: Type.Array(Type.Integer()),
       rejections: Type.Array(Type.Object({ node: Type.String(), filter: Type.String(), reason: Type.String() })),
     }),
     { maxItems: MAX_TASKS },
@@ -38,15 +40,29 @@ export function createWaitingTasks(deps: { readonly peer: Peer; readonly transpo
       const q: unknown = decode(question);
       if (!Question.Check(q)) return encode([]);
       const waiting = [...peer.waiting()].filter(([id]) => q.task === null || q.task === id).slice(0, MAX_TASKS);
-      return encode(waiting.map(([id, w]) => ({ id, reason: w.reason, slots: [...w.slots], rejections: q.task === null ? [] : w.rejections.map((r) => ({ ...r })) })));
+      return encode(
+        waiting.map(([id, w]) => ({
+          id,
+          reason: w.reason,
+          slots: [...w.slots],
+          rejections: q.task === null ? [] : w.rejections.map((r) => ({ ...r })),
+        })),
+      );
     },
     ask: async (task) => {
       const master = peer.leader();
       if (master === null || master === peer.self) return peer.waiting();
-      const bytes = await transport.request(master, METHOD_WAITING, encode({ task }), { timeoutMs: ASK_TIMEOUT_MS }).catch(() => undefined);
+      const bytes = await transport
+        .request(master, METHOD_WAITING, encode({ task }), { timeoutMs: ASK_TIMEOUT_MS })
+        .catch(() => undefined);
       const answer: unknown = bytes ? decode(bytes) : [];
       if (!Answer.Check(answer)) return new Map();
-      return new Map(answer.map((a) => [taskId(a.id), { reason: a.reason, slots: a.slots, rejections: a.rejections.map((r) => ({ ...r, node: nodeId(r.node) })) }]));
+      return new Map(
+        answer.map((a) => [
+          taskId(a.id),
+          { reason: a.reason, slots: a.slots, rejections: a.rejections.map((r) => ({ ...r, node: nodeId(r.node) })) },
+        ]),
+      );
     },
   };
 }

@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
 import { TaskOrgError } from '../../../model/errors.ts';
+import type { ApiClient } from '../../client.ts';
 import { examples, withClient } from '../../command.ts';
 import { print, printError } from '../../output.ts';
-import type { ApiClient } from '../../client.ts';
 
 /** stop, start, restart, rm: each takes several tasks, goes on after an error, and says with its exit code. */
 export function changeCommands(program: Command): void {
@@ -14,14 +14,31 @@ export function changeCommands(program: Command): void {
   for (const [verb, what] of verbs) {
     const command = program.command(`${verb} <task...>`).description(what);
     command.addHelpText('after', examples(`task-org ${verb} web`));
-    command.action(withClient(command, (client, tasks: string[]) => each(client, tasks, (t) => client.json('POST', `/v1/tasks/${encodeURIComponent(t)}/${verb}`))));
+    command.action(
+      withClient(command, (client, tasks: string[]) =>
+        each(client, tasks, (t) => client.json('POST', `/v1/tasks/${encodeURIComponent(t)}/${verb}`)),
+      ),
+    );
   }
-  const rm = program.command('rm <task...>').description('remove tasks; named volumes stay').option('-f, --force', 'also running ones');
+  const rm = program
+    .command('rm <task...>')
+    .description('remove tasks; named volumes stay')
+    .option('-f, --force', 'also running ones');
   rm.addHelpText('after', examples('task-org rm web', 'task-org rm -f $(task-org ps -aq)'));
-  rm.action(withClient(rm, (client, tasks: string[], options: { force?: boolean }) => each(client, tasks, (t) => client.json('DELETE', `/v1/tasks/${encodeURIComponent(t)}${options.force ? '?force=true' : ''}`))));
+  rm.action(
+    withClient(rm, (client, tasks: string[], options: { force?: boolean }) =>
+      each(client, tasks, (t) =>
+        client.json('DELETE', `/v1/tasks/${encodeURIComponent(t)}${options.force ? '?force=true' : ''}`),
+      ),
+    ),
+  );
 }
 
-async function each(_client: ApiClient, tasks: readonly string[], act: (task: string) => Promise<unknown>): Promise<void> {
+async function each(
+  _client: ApiClient,
+  tasks: readonly string[],
+  act: (task: string) => Promise<unknown>,
+): Promise<void> {
   let failed = 0;
   for (const task of tasks) {
     try {

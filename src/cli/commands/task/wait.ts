@@ -11,8 +11,12 @@ export async function waitForVerdict(client: ApiClient, { id, name }: SubmitView
   for (;;) {
     const { verdict, reason } = await client.get<VerdictView>(`/v1/submissions/${encodeURIComponent(id)}`);
     if (verdict === 'accepted') return;
-    if (verdict === 'refused' || verdict === 'removed') throw new TaskOrgError('refused', `task ${name} was ${verdict}${reason ? `: ${reason}` : ''}`);
-    if (Date.now() > until) throw new TaskOrgError('timeout', `task ${name} is kept, but no master has taken it up yet`, { hint: 'task-org cluster status' });
+    if (verdict === 'refused' || verdict === 'removed')
+      throw new TaskOrgError('refused', `task ${name} was ${verdict}${reason ? `: ${reason}` : ''}`);
+    if (Date.now() > until)
+      throw new TaskOrgError('timeout', `task ${name} is kept, but no master has taken it up yet`, {
+        hint: 'task-org cluster status',
+      });
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }
@@ -28,11 +32,19 @@ export async function waitForTask(client: ApiClient, id: string, timeoutMs: numb
       throw error;
     });
     if (task?.state === 'running' || task?.state === 'finished') return task;
-    if (task?.state === 'failed') throw new TaskOrgError('runtime_failed', `task ${task.name} failed: ${task.error}`, { hint: `task-org logs ${task.name}` });
+    if (task?.state === 'failed')
+      throw new TaskOrgError('runtime_failed', `task ${task.name} failed: ${task.error}`, {
+        hint: `task-org logs ${task.name}`,
+      });
     const words = task ? `${task.state}${task.error ? `: ${task.error}` : ''}` : 'waiting for the record';
     if (words !== said && process.stderr.isTTY) note(`${task?.name ?? id}: ${words}`);
     said = words;
-    if (Date.now() > until) throw new TaskOrgError('timeout', `task ${task?.name ?? id} does not run after ${Math.round(timeoutMs / 1000)} s (${words})`, { hint: `task-org why ${task?.name ?? id}` });
+    if (Date.now() > until)
+      throw new TaskOrgError(
+        'timeout',
+        `task ${task?.name ?? id} does not run after ${Math.round(timeoutMs / 1000)} s (${words})`,
+        { hint: `task-org why ${task?.name ?? id}` },
+      );
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }
