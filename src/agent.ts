@@ -21,9 +21,10 @@ import { METHOD_ENTRIES, METHOD_SNAPSHOT } from './driver/catch-up.ts';
 import { runHealthCheck } from './driver/health-check.ts';
 import { createPeerDriver } from './driver/peer-driver.ts';
 import { createRuntimeDriver, type RuntimeDriver } from './driver/runtime-driver.ts';
+import { EXIT_CONFIGURATION } from './model/boot-protocol.ts';
 import { showConfig } from './model/config.ts';
 import { TaskOrgError } from './model/errors.ts';
-import { wallMs } from './model/ids.ts';
+import { type NodeId, wallMs } from './model/ids.ts';
 import { encodeToken } from './model/token.ts';
 import { VERSION } from './model/version.ts';
 import type { BootLink } from './ports/boot.ts';
@@ -34,6 +35,10 @@ import { startApi } from './services/api/server.ts';
 import { createPeerViews, METHOD_VIEW } from './services/remote/peer-views.ts';
 import { createRemoteCopies } from './services/remote/remote-copies.ts';
 import { createWaitingTasks, METHOD_WAITING } from './services/remote/waiting.ts';
+
+const REMOVED = 'this peer was removed from the cluster';
+const REMOVED_HINT = 'to let it in again, remove its data directory and join with a new token (task-org token)';
+const REMOVED_STOP_MS = 10_000;
 
 // Composition root of the agent: builds the parts, starts them, stops them. No rule of the system is decided here.
 
@@ -171,10 +176,7 @@ export async function startAgent(
             },
             'member',
           );
-        else if (notice.type === 'removed') {
-          log.warn({}, notice.message);
-          finish(0);
-        }
+        else if (notice.type === 'removed') void removed(notice.message);
         if (notice.type === 'role' && notice.role === 'leader' && keeper.current().founding)
           void found().catch((error: unknown) => fatal(error, 'the cluster could not be founded'));
         notices.post(notice);
@@ -220,6 +222,23 @@ export async function startAgent(
     keeper.founded();
   }
 
+  const struckBy = new Set<NodeId>();
+  let leaving: Promise<void> | undefined;
+  /** Ends what runs here, since the cluster runs it elsewhere by now, and then this peer for good. */
+  function removed(message: string): Promise<void> {
+    leaving ??= (async () => {
+      log.warn({ by: [...struckBy] }, message);
+      const signal = AbortSignal.timeout(REMOVED_STOP_MS);
+      for (const runtime of runtimes) {
+        const copies = await runtime.list(signal).catch(() => []);
+        await Promise.allSettled(copies.map((copy) => runtime.kill(copy.copyId, signal)));
+      }
+      process.stderr.write(`task-org-peer: ${message}\n  hint: ${REMOVED_HINT}\n`);
+      finish(EXIT_CONFIGURATION);
+    })();
+    return leaving;
+  }
+
   async function admit(request: JoinRequest): Promise<JoinGrant> {
     const peer = {
       nodeId: request.from,
@@ -259,6 +278,11 @@ export async function startAgent(
       onConnected: (peer) => driver.post({ type: 'connected', peer }),
       onDisconnected: (peer) => driver.post({ type: 'disconnected', peer }),
       onDialFailed: (peer, refused) => driver.post({ type: 'dial-failed', peer, refused }),
+      onStruck: (by) => {
+        // One peer alone may be behind, or lie.
+        struckBy.add(by);
+        if (struckBy.size >= Math.min(2, driver.peer.topology.peers().length)) void removed(REMOVED);
+      },
       onMessage: driver.onMessage,
       onGossip: driver.onGossip,
       onRequest: async (_from, method, payload, signal) => {

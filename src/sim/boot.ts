@@ -98,7 +98,6 @@ export class SimBoot {
     const { world, boots } = machine;
     const copies = this.#copies(leaseName(key));
     for (const copy of copies) copy.condemned = true;
-    if (world.has('false-proof-of-death') && copies.length > 0) machine.post({ type: 'proven-dead', keys: [key] });
     const slow = machine.rng.next() < 0.2 || world.has('false-proof-of-death');
     const allowance = world.config.lease.stopAllowanceMs * 0.98;
     const takes = slow ? machine.rng.next() * allowance : 2 + machine.rng.next() * 40;

@@ -14,6 +14,6 @@ export const DEFECTS = {
   'start-without-lease': 'a copy starts as soon as it is assigned',
   'boot-asleep': 'boot enforces no deadline',
   'eternal-adoption': 'a restarted agent takes every lease for valid for an hour',
-  'false-proof-of-death': 'boot says that a copy is dead that it has not killed',
+  'false-proof-of-death': 'a copy is said to be stopped that still runs',
 } as const;
 export type Defect = keyof typeof DEFECTS;

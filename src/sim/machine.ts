@@ -283,7 +283,7 @@ export class Machine {
     else if (effect.type === 'stop') {
       soon(effect.graceful ? 20 + this.rng.next() * Math.min(effect.graceMs, 500) : 5 + this.rng.next() * 50, () => {
         const copy = this.copies.get(effect.copyId);
-        if (copy) this.copyGone(copy);
+        if (copy && !world.has('false-proof-of-death')) this.copyGone(copy);
         this.post({ type: 'runtime', event: { type: 'stopped', copyId: effect.copyId } });
       });
     } else soon(5, () => this.post({ type: 'runtime', event: { type: 'health', copyId: effect.copyId, ok: true, output: '' } }));

@@ -167,6 +167,7 @@ describe('start', () => {
     const copy = await m.start(desired.spec);
     expect((await m.exit(copy.copyId)).exitCode).toBe(0);
     expect((await m.output(copy.copyId)).stdout).toBe('4321\n4322\n4322\n');
+    expect(m.warnings).toEqual([expect.stringContaining('only relative paths work')]);
     await expect(m.runtime.prepare(m.copy(sh('', { user: 'nobody-here' })).desired, never)).rejects.toMatchObject({
       code: 'invalid_input',
       message: "there is no user 'nobody-here' on this machine",

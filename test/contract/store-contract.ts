@@ -252,6 +252,20 @@ export function storeContract(name: string, makeBed: () => Promise<StoreBed>): v
       expect([contents.consensus.applied, contents.state]).toEqual([3, [{ key: 'new', value: 2 }]]);
     });
 
+    it('takes what was asked for before a snapshot was known, as far as the snapshot does not stand for it (Raft figure 13)', async () => {
+      const s = await open();
+      await s.load();
+      await s.write(batch({ consensus: [append(...commands(1, 5, 1))], applied: logIndex(2) }));
+      await s.installSnapshot({ index: logIndex(9), term: 2, membership: members, pairs: stream([]) });
+      // Appended by a core that had not heard of the snapshot yet; then its answer to the snapshot.
+      await s.write(batch({ consensus: [append(...commands(6, 8, 1))] }));
+      await s.write(batch({ consensus: [{ type: 'truncate', from: logIndex(3) }, append(command(10, 2))] }));
+      const { consensus } = await (await reopen()).load();
+      expect([consensus.snapshot.index, consensus.applied]).toEqual([9, 9]);
+      expect(plain(consensus.entries)).toEqual(plain([command(10, 2)]));
+      expect(consensus.mayVote).toBe(true);
+    });
+
     it('is opened by one at a time', async () => {
       await open();
       await expect(bed?.open()).rejects.toMatchObject({ code: 'data_dir_locked' });

@@ -5,17 +5,17 @@ import { type ClusterId, type NodeId, nodeId } from '../../model/ids.ts';
 import { LIMITS } from '../../model/limits.ts';
 import type { JoinGrant, JoinRequest } from '../../ports/transport.ts';
 import { abortConnection } from './abort-connection.ts';
-import { corkWrites } from './cork-writes.ts';
 import {
   type AdmissionKey,
   type AdmissionMode,
   agree,
-  NOT_LISTED,
   invitationKey,
+  NOT_LISTED,
   type Parties,
   proveAsDialler,
   proveAsListener,
 } from './admission.ts';
+import { corkWrites } from './cork-writes.ts';
 import type { Counters, TransportLog } from './counters.ts';
 import { deadline } from './deadline.ts';
 import { FrameChannel } from './frame-channel.ts';

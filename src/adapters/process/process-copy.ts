@@ -27,6 +27,8 @@ export class ProcessCopy {
   readonly ended: Promise<void>;
   /** Commands running beside it, to be ended with it. */
   readonly beside = new Map<number, KillTarget>();
+  /** Those reading its output now: they get the end of it before it is removed. */
+  readonly readers = new Set<Promise<void>>();
   cpuSample: CpuSample | undefined;
   running = true;
   exitCode: number | null = null;

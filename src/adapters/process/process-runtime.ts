@@ -44,6 +44,8 @@ const LOOKS_PER_LOG_SAMPLE = 4;
 const COMMAND_LOOK_MS = 5;
 /** Longest time the ends of former copies hold up the first listing. */
 const ADOPT_WAIT_MS = 3000;
+/** How long the removal of a copy waits for readers of its output. */
+const LAST_READ_MS = 200;
 /** Shortest time over which the use of the CPU is measured. */
 const CPU_SAMPLE_MS = 200;
 const SIGTERM = 15;
@@ -209,6 +211,8 @@ class ProcessRuntime implements Runtime {
     if (copy.running && !(await killTarget(copy.target)))
       throw new TaskOrgError('runtime_failed', `processes of ${copy.copyId} outlive SIGKILL`, { retryable: true });
     await this.#over(copy);
+    if (copy.readers.size > 0)
+      await Promise.race([Promise.all(copy.readers), delay(LAST_READ_MS, undefined, { ref: false })]);
     if (this.#copies.get(copy.copyId) === copy) this.#copies.delete(copy.copyId);
     await rm(copy.dir, { recursive: true, force: true });
   }
@@ -263,7 +267,14 @@ class ProcessRuntime implements Runtime {
 
   async *logs(copyId: CopyId, options: ReadLogsOptions, signal: AbortSignal): AsyncGenerator<LogChunk> {
     const copy = await this.#find(copyId);
-    yield* readCopyLogs(copy.dir, options, copy.running ? copy.ended : Promise.resolve(), signal);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    copy.readers.add(promise);
+    try {
+      yield* readCopyLogs(copy.dir, options, copy.running ? copy.ended : Promise.resolve(), signal);
+    } finally {
+      copy.readers.delete(promise);
+      resolve();
+    }
   }
 
   async exec(copyId: CopyId, options: ExecOptions, signal: AbortSignal): Promise<ExecSession> {

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, statSync } from 'node:fs';
 import type { CopyId, DesiredCopy, ObservedCopy } from '../../core/reconcile/types.ts';
 import type { Log } from '../../ports/log.ts';
 import type { KillTarget } from '../../ports/runtime.ts';
@@ -47,6 +47,11 @@ export async function startCopy(
     const user = resolveUser(spec.user);
     const ports = await room.ports.choose(copyId, desired, formerPorts);
     const around = prepareSurroundings(room.dataDir, desired, ports, user);
+    if (user.uid !== null && (statSync(room.dataDir).mode & 0o001) === 0)
+      room.log.warn(
+        { copyId, user: spec.user },
+        'user of the task may not pass through the data directory: only relative paths work',
+      );
     const pins = room.pins.take(copyId, spec.cpus);
     group = createCopyCgroup(room.groupParent, copyId, { cpus: spec.cpus, pins, memoryBytes: spec.memoryBytes });
     signal.throwIfAborted();

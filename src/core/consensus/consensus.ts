@@ -24,7 +24,7 @@ import {
   remoteReadDeadline,
   serveReads,
 } from './read-index.ts';
-import { flushPeer, onAppendReply, onBeat } from './replication.ts';
+import { flushPeer, onAppendReply, onBeat, tellCommit } from './replication.ts';
 import { updatePart } from './roles.ts';
 import { expireTransfer, onStepDown, onTimeoutNow, onTransfer, retire, tellTarget } from './transfer.ts';
 import type { ConsensusEffect, ConsensusEvent, ConsensusView, LogEntry, Membership, RaftMessage } from './types.ts';
@@ -219,6 +219,7 @@ function onTick(c: Core): void {
       onBeat(c, c.lead);
       if (c.lead !== null) tellTarget(c, c.lead);
     }
+    if (c.lead !== null && c.now >= c.lead.tellAt) tellCommit(c, c.lead);
   } else if (c.now >= c.electionAt) startPreVote(c);
   onFetchDue(c);
   if (c.remoteReads.size > 0) expireRemoteReads(c);
@@ -251,7 +252,7 @@ function nextWake(c: Core): MonoMs | undefined {
   let at: number = Math.min(c.electionAt, c.fetchAt);
   const l = c.lead;
   if (l !== null) {
-    at = Math.min(c.fetchAt, l.heartbeatAt, l.transfer?.deadline ?? NEVER);
+    at = Math.min(c.fetchAt, l.heartbeatAt, l.tellAt, l.transfer?.deadline ?? NEVER);
     if (l.published < c.commit) at = Math.min(at, l.publishAt);
   }
   const read = remoteReadDeadline(c);

@@ -51,6 +51,8 @@ export interface LeaderState {
   readRound: number;
   heartbeatAt: MonoMs;
   lastBeat: MonoMs;
+  /** When followers to whom nothing is on its way are told the commit index; NEVER = all know it. */
+  tellAt: MonoMs;
   /** After a stall of this process: no CheckQuorum before the messages that waited have been taken in. */
   graceUntil: MonoMs;
   published: number;

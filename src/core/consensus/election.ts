@@ -1,5 +1,5 @@
 import { logIndex, type MonoMs, type NodeId, term } from '../../model/ids.ts';
-import { type Core, hardStatePending, isElector, type LeaderState, LONG_AGO, send } from './core.ts';
+import { type Core, hardStatePending, isElector, type LeaderState, LONG_AGO, NEVER, send } from './core.ts';
 import { leaderAppend } from './membership.ts';
 import { syncProgress } from './peers.ts';
 import { hasQuorum } from './progress.ts';
@@ -181,6 +181,7 @@ function becomeLeader(c: Core): void {
     readRound: c.round,
     heartbeatAt: (c.now + c.config.heartbeatMs) as MonoMs,
     lastBeat: c.now,
+    tellAt: NEVER,
     graceUntil: LONG_AGO,
     published: c.commit,
     publishAt: c.now,

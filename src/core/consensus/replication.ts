@@ -1,5 +1,5 @@
 import { logIndex, type MonoMs, type NodeId, term } from '../../model/ids.ts';
-import { type Core, type LeaderState, send } from './core.ts';
+import { type Core, type LeaderState, NEVER, send } from './core.ts';
 import { membershipAt } from './membership.ts';
 import { syncProgress } from './peers.ts';
 import { acknowledge, hasQuorum, type Progress, toProbe } from './progress.ts';
@@ -16,6 +16,8 @@ import type { LogEntry, RaftMessage } from './types.ts';
  */
 const EAGER_IN_FLIGHT = 1;
 const EAGER_ENTRIES = 64;
+/** A writer that waits for each of its writes comes back sooner: then the commit index need not travel alone. */
+const TELL_AFTER_MS = 3;
 /** Learners that follow the log topic hear the leader directly this often, so that gaps and terms are noticed. */
 const SLOW_HEARTBEAT_MS = 1000;
 const SNAPSHOT_OFFER_MS = 1000;
@@ -93,9 +95,17 @@ export function flushPeer(c: Core, p: Progress, heartbeat: boolean): void {
     p.inFlight.push(p.next - 1);
     sent = true;
   }
-  // The commit index rides on the next append; only when nothing is on its way does it travel alone.
-  const tellCommit = p.commitSent < c.commit && p.inFlight.length === 0;
-  if (!sent && (heartbeat || tellCommit)) sendAppend(c, p, p.next - 1, []);
+  if (sent) return;
+  if (heartbeat) sendAppend(c, p, p.next - 1, []);
+  else if (p.commitSent < c.commit && p.inFlight.length === 0 && c.lead?.tellAt === NEVER) {
+    c.lead.tellAt = (c.now + TELL_AFTER_MS) as MonoMs;
+  }
+}
+
+/** The commit index rides on the next append; only when none came for a while does it travel alone. */
+export function tellCommit(c: Core, l: LeaderState): void {
+  l.tellAt = NEVER;
+  for (const p of l.served) if (p.commitSent < c.commit && p.inFlight.length === 0) flushPeer(c, p, true);
 }
 
 /** The leader's tick: CheckQuorum (thesis 6.2) and heartbeats to whom nothing was sent of late. */

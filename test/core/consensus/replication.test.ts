@@ -224,7 +224,17 @@ describe('the leader sends (thesis 10.2.1)', () => {
     const rig = new Rig({ voters: members('AB') }).lead();
     rig.flush();
     rig.ack('B', 1);
+    expect(rig.sent('append')).toEqual([]);
+    rig.wake();
     expect(rig.sent('append')).toMatchObject([{ message: { commit: 1, entries: [] } }]);
+  });
+
+  test('a commit rides on the next append when one comes at once', () => {
+    const rig = new Rig({ voters: members('AB') }).lead();
+    rig.flush();
+    rig.ack('B', 1);
+    rig.propose(1);
+    expect(rig.sent('append')).toMatchObject([{ message: { commit: 1, entries: [{ index: 2 }] } }]);
   });
 
   test('a follower behind the first entry is offered a snapshot, and goes on from it', () => {

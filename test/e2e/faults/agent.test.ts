@@ -29,11 +29,18 @@ describe('an agent that is killed', () => {
 
     const from = Date.now();
     cluster.killAgent(2);
-    await until('the agent is back and says that its copies run', WAIT_MS, async () => {
-      const node = await cluster.node(1, 2);
-      const running = (await cluster.tasks(2)).filter((task) => names.includes(task.name) && task.state === 'running');
-      return node?.status === 'alive' && node.incarnation > incarnation && running.length === 2;
-    }, 10);
+    await until(
+      'the agent is back and says that its copies run',
+      WAIT_MS,
+      async () => {
+        const node = await cluster.node(1, 2);
+        const running = (await cluster.tasks(2)).filter(
+          (task) => names.includes(task.name) && task.state === 'running',
+        );
+        return node?.status === 'alive' && node.incarnation > incarnation && running.length === 2;
+      },
+      10,
+    );
     const backMs = Date.now() - from;
     console.log(`agent killed: back, known alive to the others, leases and copies taken over after ${backMs} ms`);
     expect(backMs).toBeLessThan(6000);
@@ -93,9 +100,13 @@ globalThis.Date = class extends Real {
     expect(decodeToken(token).expiresAt).toBeGreaterThan(Date.now());
   });
 
-  for (const [word, offset, node] of [['behind', -HOUR, 3], ['ahead', HOUR, 4]] as const) {
+  for (const [word, offset, node] of [
+    ['behind', -HOUR, 3],
+    ['ahead', HOUR, 4],
+  ] as const) {
     test(`${word}: it joins, takes submissions, runs tasks, available and exclusive, and keeps them`, async () => {
-      const token = (await cluster.call<{ token: string }>(1, 'POST', '/v1/tokens', { uses: 1, expiresMs: 3 * HOUR })).token;
+      const token = (await cluster.call<{ token: string }>(1, 'POST', '/v1/tokens', { uses: 1, expiresMs: 3 * HOUR }))
+        .token;
       cluster.extras.set(node, { env: env(offset) });
       await cluster.launch(node, token);
       await cluster.fleet.ready(node);

@@ -2,6 +2,8 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { commandLine } from '../../../src/scenario/hosts/processes.ts';
+import { processesOfPeer } from '../../../src/scenario/processes-of-peer.ts';
 import { until } from '../../../src/scenario/until.ts';
 import { sleeper, TestCluster, WAIT_MS } from '../../fixtures/cluster.ts';
 
@@ -48,15 +50,25 @@ describe('three peers', () => {
   test('a truncated log: the peer says so, votes on nothing until it is admitted again, and has every record', async () => {
     await cluster.kill(2);
     const db = join(cluster.dataDir(2), 'db');
-    const log = readdirSync(db).filter((file) => file.endsWith('.log')).map((file) => join(db, file)).sort((a, b) => statSync(b).size - statSync(a).size)[0] ?? '';
+    const log =
+      readdirSync(db)
+        .filter((file) => file.endsWith('.log'))
+        .map((file) => join(db, file))
+        .sort((a, b) => statSync(b).size - statSync(a).size)[0] ?? '';
     truncateSync(log, Math.floor(statSync(log).size / 2));
+    let left = false;
     await cluster.restart(2);
     expect(cluster.peer(2).text).toMatch(/the store has a problem/);
     await expectRecords(cluster, 2, known);
-    await until('it votes again', WAIT_MS, async () => (await cluster.cluster(1)).voters.includes('node2'));
+    const readmitted = until('it votes again', 2 * WAIT_MS, async () => {
+      const voters = (await cluster.cluster(1)).voters;
+      if (!voters.includes('node2')) left = true;
+      return left && voters.includes('node2');
+    });
     await cluster.fleet.submit(waiting('after-loss'));
     known.push('after-loss');
     for (const node of [1, 2, 3]) await expectRecords(cluster, node, known);
+    await readmitted;
   });
 
   test('published while there is no master: it runs once there is one', async () => {
@@ -80,28 +92,34 @@ describe('three peers', () => {
     keeper = (await cluster.untilRunning(1, 'keeper')).slots[0]?.startedAt;
   });
 
-  test.runIf(isRoot)('a disk that fills up: the peer stops and says so, comes back with room, and has every record', async () => {
-    const filler = join(cluster.dataDir(3), 'filler');
-    spawnSync('dd', ['if=/dev/zero', `of=${filler}`, 'bs=4k']);
-    const said = cluster.peer(3).text.length;
-    let full: unknown;
-    const fills = cluster.peer(3).says(/disk .*full/, said).then((match) => {
-      full = match;
-    });
-    cluster.fleet.setReachable([3], false);
-    for (let i = 0; full === undefined && i < 200; i += 1) {
-      await cluster.fleet.submit(waiting(`full-${i}`));
-      known.push(`full-${i}`);
-    }
-    console.log(cluster.peer(3).text.slice(said), known.length); await fills;
-    for (const node of [1, 2]) await expectRecords(cluster, node, known);
-    console.log('DBG filled'); const back = cluster.peer(3).text.length;
-    rmSync(filler);
-    await cluster.peer(3).says(/"peer is up"/, back);
-    await cluster.fleet.ready(3);
-    console.log('DBG ready');await expectRecords(cluster, 3, known);
-    expect((await cluster.task(1, 'keeper'))?.slots[0]?.startedAt).toBe(keeper);
-  });
+  test.runIf(isRoot)(
+    'a disk that fills up: the peer stops and says so, comes back with room, and has every record',
+    async () => {
+      const filler = join(cluster.dataDir(3), 'filler');
+      spawnSync('dd', ['if=/dev/zero', `of=${filler}`, 'bs=4k']);
+      const said = cluster.peer(3).text.length;
+      let full: unknown;
+      const fills = cluster
+        .peer(3)
+        .says(/disk .*full/, said)
+        .then((match) => {
+          full = match;
+        });
+      cluster.fleet.setReachable([3], false);
+      for (let i = 0; full === undefined && i < 200; i += 1) {
+        await cluster.fleet.submit(waiting(`full-${i}`));
+        known.push(`full-${i}`);
+      }
+      await fills;
+      for (const node of [1, 2]) await expectRecords(cluster, node, known);
+      const back = cluster.peer(3).text.length;
+      rmSync(filler);
+      await cluster.peer(3).says(/"peer is up"/, back);
+      await cluster.fleet.ready(3);
+      await expectRecords(cluster, 3, known);
+      expect((await cluster.task(1, 'keeper'))?.slots[0]?.startedAt).toBe(keeper);
+    },
+  );
 });
 
 describe('a peer that is removed', () => {
@@ -113,31 +131,34 @@ describe('a peer that is removed', () => {
     await cluster?.dispose();
   });
   const secret = (node: number): string =>
-    (JSON.parse(readFileSync(join(cluster.dataDir(node), 'cluster.json'), 'utf8')) as { secrets: string[] }).secrets[0] ?? '';
+    (JSON.parse(readFileSync(join(cluster.dataDir(node), 'cluster.json'), 'utf8')) as { secrets: string[] })
+      .secrets[0] ?? '';
 
   test('is disconnected at once, cannot come back; the others talk on by a new secret, restarts included', async () => {
     const old = secret(1);
-    await cluster.fleet.submit(sleeper('mover', { constraints: ['node.name!=node1', 'node.name!=node2', 'node.name!=node3'] }));
+    await cluster.fleet.submit(
+      sleeper('mover', { constraints: ['node.name!=node1', 'node.name!=node2', 'node.name!=node3'] }),
+    );
     await cluster.untilRunning(1, 'mover');
     const alive = await cluster.cli(1, ['node', 'rm', 'node4']);
     expect(alive.stderr).toMatch(/Error: node4 is alive\nHint: .*task-org node rm --force node4/);
     const removed = await cluster.cli(1, ['node', 'rm', '--force', 'node4']);
     expect([removed.stderr, removed.code]).toEqual(['', 0]);
-    console.log('DBG', removed); await until('x', 8000, () => cluster.peer(4).child.exitCode !== null).catch(()=>{}); console.log('DBG', cluster.peer(4).text.slice(-1500));
     const end = await cluster.peer(4).ended;
     expect(end.stderr).toMatch(/this peer was removed from the cluster/);
-    expect(end.code).toBe(0);
+    expect(end.code).toBe(78);
+    const copies = processesOfPeer(undefined, cluster.dataDir(4)).filter((pid) => commandLine(pid).includes('100000'));
+    expect(copies).toEqual([]);
     expect(end.stderr.match(/"agent started"/g)).toHaveLength(1);
     for (const node of [1, 2, 3])
       await until(`node${node} has the new secret`, WAIT_MS, () => secret(node) !== old && secret(node) === secret(1));
 
     await cluster.launch(4);
-    await until('x', 8000, () => cluster.peer(4).child.exitCode !== null).catch(()=>{}); console.log('DBG again', cluster.peer(4).text.slice(-1500));
     const again = await cluster.peer(4).ended;
     expect(again.stderr).toMatch(/removed from the cluster/);
     expect(again.code).toBe(78);
     expect((await cluster.client(1).nodes()).items.map((node) => node.name)).toEqual(['node1', 'node2', 'node3']);
-    expect((await cluster.task(1, 'mover'))?.state).toBe('pending');
+    expect((await cluster.task(1, 'mover'))?.state).toMatch(/pending|moving/);
 
     for (const node of [3, 2]) {
       await cluster.kill(node);

@@ -1,11 +1,11 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
 import { once } from 'node:events';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { decodeToken, encodeToken } from '../../../src/model/token.ts';
 import { wallMs } from '../../../src/model/ids.ts';
+import { decodeToken, encodeToken } from '../../../src/model/token.ts';
 import { until } from '../../../src/scenario/until.ts';
 import { type Ended, freePort, sleeper, TestCluster, WAIT_MS } from '../../fixtures/cluster.ts';
 
@@ -48,7 +48,10 @@ describe('a peer that cannot start', () => {
   });
 
   test('a token whose invitation has expired on the member, though the date in it says otherwise', async () => {
-    const { token: text } = await cluster.call<{ token: string }>(1, 'POST', '/v1/tokens', { uses: 1, expiresMs: 1000 });
+    const { token: text } = await cluster.call<{ token: string }>(1, 'POST', '/v1/tokens', {
+      uses: 1,
+      expiresMs: 1000,
+    });
     const issued = decodeToken(text);
     await until('it expires', WAIT_MS, () => Date.now() > issued.expiresAt);
     const forged = encodeToken({ ...issued, expiresAt: wallMs(Date.now() + 3_600_000) });
@@ -128,7 +131,14 @@ describe('a peer that cannot start', () => {
   });
 
   test('settings that are wrong are all named', async () => {
-    const ended = await cluster.attempt(joiner('settings'), ['--runtime', 'podman', '--priority', 'high', '--set', 'nonsense=1']);
+    const ended = await cluster.attempt(joiner('settings'), [
+      '--runtime',
+      'podman',
+      '--priority',
+      'high',
+      '--set',
+      'nonsense=1',
+    ]);
     expectFinal(ended, /runtime[\s\S]*priority|priority[\s\S]*runtime/, /nonsense/);
     expectFinal(await cluster.attempt(joiner('flag'), ['--frobnicate']), /frobnicate/, /--help/);
   });
@@ -154,7 +164,11 @@ describe('a peer that cannot start', () => {
 
     test('a read-only data directory', async () => {
       mount(joiner('ro'), 'ro,size=64k');
-      expectFinal(await cluster.attempt(joiner('ro'), local), /data directory .*ro cannot be used.*(EROFS|read-only)/, /--data-dir/);
+      expectFinal(
+        await cluster.attempt(joiner('ro'), local),
+        /data directory .*ro cannot be used.*(EROFS|read-only)/,
+        /--data-dir/,
+      );
     });
 
     test('a full disk', async () => {

@@ -113,7 +113,22 @@ test('the pause stays below its cap, and attempts below theirs: then the task ha
 
 test('a task that exits at once with restart no has failed, or finished, and is not started again', async () => {
   const run = async (name: string, code: number): Promise<string> =>
-    (await cluster.cli(2, ['run', '--runtime', 'process', '--restart', 'no', '--name', name, '--wait', '--', 'sh', '-c', `echo run >> $TASKORG_WORKDIR/runs; exit ${code}`])).stderr;
+    (
+      await cluster.cli(2, [
+        'run',
+        '--runtime',
+        'process',
+        '--restart',
+        'no',
+        '--name',
+        name,
+        '--wait',
+        '--',
+        'sh',
+        '-c',
+        `echo run >> $TASKORG_WORKDIR/runs; exit ${code}`,
+      ])
+    ).stderr;
   expect(await run('fails', 5)).toMatch(/Error: task fails failed: .*5[\s\S]*Hint: task-org logs fails/);
   expect(await run('ends', 0)).toBe('');
   const [fails, ends] = await Promise.all(['fails', 'ends'].map((name) => cluster.task(1, name)));
@@ -167,12 +182,20 @@ test('a container task where nobody has an engine waits, and says so', async () 
 });
 
 test('names of nobody: the client says what is not there and what lists it', async () => {
-  for (const args of [['inspect', 'nobody'], ['stop', 'nobody'], ['rm', 'nobody'], ['why', 'nobody'], ['logs', 'nobody']]) {
+  for (const args of [
+    ['inspect', 'nobody'],
+    ['stop', 'nobody'],
+    ['rm', 'nobody'],
+    ['why', 'nobody'],
+    ['logs', 'nobody'],
+  ]) {
     const said = await cluster.cli(1, args);
     expect(said.stderr).toMatch(/Error: no task nobody\nHint: task-org ps/);
     expect(said.code).toBe(1);
   }
-  expect((await cluster.cli(1, ['node', 'drain', 'nobody'])).stderr).toMatch(/Error: no node nobody\nHint: task-org node ls/);
+  expect((await cluster.cli(1, ['node', 'drain', 'nobody'])).stderr).toMatch(
+    /Error: no node nobody\nHint: task-org node ls/,
+  );
 });
 
 test('garbage on the API socket and on the peers port leaves a peer healthy', async () => {
@@ -200,7 +223,12 @@ test('garbage on the API socket and on the peers port leaves a peer healthy', as
     ),
   );
   await Promise.all(closed);
-  for (const [method, path, body] of [['POST', '/v1/tasks', Buffer.from('{"name":')], ['POST', '/v1/tasks', Buffer.alloc((1 << 20) + 1, 32)], ['PATCH', '/v1/nonsense', undefined], ['GET', `/v1/tasks/${'x'.repeat(4000)}`, undefined]] as const) {
+  for (const [method, path, body] of [
+    ['POST', '/v1/tasks', Buffer.from('{"name":')],
+    ['POST', '/v1/tasks', Buffer.alloc((1 << 20) + 1, 32)],
+    ['PATCH', '/v1/nonsense', undefined],
+    ['GET', `/v1/tasks/${'x'.repeat(4000)}`, undefined],
+  ] as const) {
     await expect(cluster.call(2, method, path, body)).rejects.toThrow(/: (4\d\d|0) /);
   }
   await cluster.fleet.untilAlive(3);

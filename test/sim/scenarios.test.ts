@@ -1,0 +1,27 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { expect, test } from 'vitest';
+import { runScenario } from '../../src/scenario/runner.ts';
+import { parseScenario } from '../../src/scenario/schema.ts';
+import { simulatedStage } from '../../src/sim/simulated-stage.ts';
+
+const dir = new URL('../../scenarios/', import.meta.url);
+const files = readdirSync(dir).filter((name) => name.endsWith('.yaml'));
+
+const unmet = async (file: string, seed: string): Promise<string[]> => {
+  const scenario = parseScenario(readFileSync(new URL(file, dir), 'utf8'), file);
+  const stage = simulatedStage({ dir: '', log: () => {}, keep: false });
+  const { verdict } = await runScenario(scenario, stage, { seed });
+  return verdict.findings.filter((f) => !f.held).map((f) => `${f.what}: expected ${f.expected}, happened ${f.happened}`);
+};
+
+test('there are scenarios', () => {
+  expect(files.length).toBeGreaterThanOrEqual(9);
+});
+
+test.each(files)('%s holds on virtual time, with three seeds', async (file) => {
+  const scenario = parseScenario(readFileSync(new URL(file, dir), 'utf8'), file);
+  const { supports } = simulatedStage({ dir: '', log: () => {}, keep: false });
+  // What only real hosts can do is played there.
+  if (scenario.faults.some((f) => f.do !== 'kill-master' && !supports.has(f.do))) return;
+  for (const seed of ['1', '2', '3']) expect([seed, await unmet(file, seed)]).toEqual([seed, []]);
+});
