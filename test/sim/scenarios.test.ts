@@ -18,10 +18,14 @@ test('there are scenarios', () => {
   expect(files.length).toBeGreaterThanOrEqual(9);
 });
 
-test.each(files)('%s holds on virtual time, with three seeds', async (file) => {
+/** Copies that a scenario starts, from which on one seed is enough of it. */
+const LARGE = 100;
+
+test.each(files)('%s holds on virtual time', async (file) => {
   const scenario = parseScenario(readFileSync(new URL(file, dir), 'utf8'), file);
   const { supports } = simulatedStage({ dir: '', log: () => {}, keep: false });
   // What only real hosts can do is played there.
   if (scenario.faults.some((f) => f.do !== 'kill-master' && !supports.has(f.do))) return;
-  for (const seed of ['1', '2', '3']) expect([seed, await unmet(file, seed)]).toEqual([seed, []]);
+  const copies = scenario.load.reduce((sum, load) => sum + (load.count ?? 1), 0);
+  for (const seed of copies > LARGE ? ['1'] : ['1', '2', '3']) expect([seed, await unmet(file, seed)]).toEqual([seed, []]);
 });

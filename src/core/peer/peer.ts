@@ -18,6 +18,7 @@ import { createElectorate } from './electorate.ts';
 import { createFactsDesk } from './facts-desk.ts';
 import type { Hub } from './hub.ts';
 import { publishCommitted } from './log-topic.ts';
+import { createMailRoom } from './mail-room.ts';
 import { createOffice, type OfficeEffect } from './office.ts';
 import { createProposals } from './proposals.ts';
 import { createReads } from './reads.ts';
@@ -25,7 +26,7 @@ import { createRecordKeeper } from './record-keeper.ts';
 import { clientFailure, createRequests } from './requests.ts';
 import { createSubmissions } from './submissions.ts';
 import { createTopology } from './topology.ts';
-import type { GossipMessage, PeerEffect, PeerEvent, PeerOptions } from './types.ts';
+import type { PeerEffect, PeerEvent, PeerOptions } from './types.ts';
 
 export type { PeerOptions } from './types.ts';
 
@@ -296,32 +297,16 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
 
   // ---- events ----------------------------------------------------------------------------------------------------------
 
-  function onMessage(event: Extract<PeerEvent, { type: 'message' }>): void {
-    if (!topology.allowed(event.from)) return;
-    switch (event.channel) {
-      case 'membership':
-        return memberStep({ type: 'message', from: event.from, message: event.message });
-      case 'raft':
-        return consense({ type: 'message', from: event.from, message: event.message });
-      case 'lease':
-        return onLease(event.from, event.message);
-      case 'facts':
-        return onFacts(event.from, event.message, true);
-      case 'control':
-        if (event.message.type === 'propose') return proposals.fromPeer(event.from, event.message);
-        if (event.message.type === 'propose-result') return proposals.resultFromMaster(event.message);
-        return submissions.fromPeer(event.from, event.message);
-    }
-  }
-
-  function onGossip(from: NodeId, gossip: GossipMessage): void {
-    if (!topology.allowed(from)) return;
-    if (gossip.topic === 'tasks') submissions.heard(gossip.message);
-    else if (gossip.topic === 'log') {
-      if (!electorate.voting().includes(self)) consense({ type: 'committed-entries', ...gossip.message });
-    } else if (gossip.message.type === 'updates') memberStep({ type: 'message', from, message: gossip.message });
-    else onFacts(from, gossip.message, membership.view(from)?.connected === true);
-  }
+  const mail = createMailRoom(hub, {
+    allowed: topology.allowed,
+    connected: (id) => membership.view(id)?.connected === true,
+    voting: electorate.voting,
+    memberStep,
+    onLease,
+    onFacts,
+    proposals,
+    submissions,
+  });
 
   function onTick(lateMs: number): void {
     const due = (at: MonoMs | undefined): boolean => at !== undefined && at <= now;
@@ -348,9 +333,9 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
       case 'tick':
         return onTick(event.lateMs);
       case 'message':
-        return onMessage(event);
+        return mail.message(event);
       case 'gossip':
-        return onGossip(event.from, event);
+        return mail.gossip(event.from, event);
       case 'connected':
         memberStep({ type: 'connected', peer: event.peer });
         facts.greet(event.peer);

@@ -1,0 +1,59 @@
+import type { NodeId } from '../../model/ids.ts';
+import type { FactsMessage } from '../../model/peer-messages.ts';
+import type { LeaseMessage } from '../lease/types.ts';
+import type { MembershipEvent } from '../membership/types.ts';
+import type { Hub } from './hub.ts';
+import type { Proposals } from './proposals.ts';
+import type { Submissions } from './submissions.ts';
+import type { GossipMessage, PeerEvent } from './types.ts';
+
+// What comes in from other peers, to whom it belongs. Nothing of a peer that is not on the allow-list is looked at.
+
+export interface MailRoom {
+  message(event: Extract<PeerEvent, { type: 'message' }>): void;
+  gossip(from: NodeId, gossip: GossipMessage): void;
+}
+
+export function createMailRoom(
+  hub: Hub,
+  to: {
+    readonly allowed: (id: NodeId) => boolean;
+    readonly connected: (id: NodeId) => boolean;
+    readonly voting: () => readonly NodeId[];
+    readonly memberStep: (event: MembershipEvent) => void;
+    readonly onLease: (from: NodeId, message: LeaseMessage) => void;
+    readonly onFacts: (from: NodeId, message: FactsMessage, canReply: boolean) => void;
+    readonly proposals: Proposals;
+    readonly submissions: Submissions;
+  },
+): MailRoom {
+  return {
+    message: (event) => {
+      const { from } = event;
+      if (!to.allowed(from)) return;
+      switch (event.channel) {
+        case 'membership':
+          return to.memberStep({ type: 'message', from, message: event.message });
+        case 'raft':
+          return hub.consense({ type: 'message', from, message: event.message });
+        case 'lease':
+          return to.onLease(from, event.message);
+        case 'facts':
+          return to.onFacts(from, event.message, true);
+        case 'control':
+          if (event.message.type === 'propose') return to.proposals.fromPeer(from, event.message);
+          if (event.message.type === 'propose-result') return to.proposals.resultFromMaster(event.message);
+          return to.submissions.fromPeer(from, event.message);
+      }
+    },
+    gossip: (from, gossip) => {
+      if (!to.allowed(from)) return;
+      if (gossip.topic === 'tasks') to.submissions.heard(gossip.message);
+      else if (gossip.topic === 'log') {
+        // Voters are sent the log by the master itself.
+        if (!to.voting().includes(hub.self)) hub.consense({ type: 'committed-entries', ...gossip.message });
+      } else if (gossip.message.type === 'updates') to.memberStep({ type: 'message', from, message: gossip.message });
+      else to.onFacts(from, gossip.message, to.connected(from));
+    },
+  };
+}
