@@ -27,10 +27,9 @@ import { clientFailure, createRequests } from './requests.ts';
 import { createSubmissions } from './submissions.ts';
 import { createTopology } from './topology.ts';
 import type { PeerEffect, PeerEvent, PeerOptions } from './types.ts';
+import { createWorkshop, type WorkshopEffect } from './workshop.ts';
 
 export type { PeerOptions } from './types.ts';
-
-import { createWorkshop, type WorkshopEffect } from './workshop.ts';
 
 // One whole peer. Each part is a core or a desk of its own; this file says who hears of what. Departs from no paper: it has
 // no protocol of its own.
