@@ -92,11 +92,7 @@ async function etcd(context: BenchContext, hosts: number): Promise<readonly Seri
   });
 }
 
-async function measure(
-  context: BenchContext,
-  subject: string,
-  open: () => Committer,
-): Promise<readonly Series[]> {
+async function measure(context: BenchContext, subject: string, open: () => Committer): Promise<readonly Series[]> {
   const latencies: number[] = [];
   const rates: number[] = [];
   for (let round = 0; round < context.trials; round += 1) {

@@ -87,7 +87,9 @@ async function collect(
     const times = await trial(all[round % all.length] ?? 1);
     first.push(Math.min(...times));
     last.push(Math.max(...times));
-    context.log(`${subject}, ${metrics[0].split(',')[0]}: first ${first.at(-1)} ms, all ${last.at(-1)} ms (${round + 1} of ${context.trials})`);
+    context.log(
+      `${subject}, ${metrics[0].split(',')[0]}: first ${first.at(-1)} ms, all ${last.at(-1)} ms (${round + 1} of ${context.trials})`,
+    );
   }
   return [
     { subject, metric: metrics[0], unit: 'ms', samples: first },

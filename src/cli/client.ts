@@ -17,9 +17,9 @@ export interface Target {
 }
 
 export function resolveTarget(flags: { readonly host?: string; readonly dataDir?: string }): Target {
-  const host = flags.host ?? process.env['TASKORG_HOST'];
+  const host = flags.host ?? process.env.TASKORG_HOST;
   if (host) return { host };
-  const dataDir = flags.dataDir ?? process.env['TASKORG_DATA_DIR'] ?? join(homedir(), '.task-org');
+  const dataDir = flags.dataDir ?? process.env.TASKORG_DATA_DIR ?? join(homedir(), '.task-org');
   return { host: `unix:${join(dataDir, 'api.sock')}` };
 }
 

@@ -2,6 +2,7 @@ import { fork } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { type CampaignResult, runCampaign } from '../sim/campaign.ts';
+import { createTrace } from '../sim/trace.ts';
 import { NO_TALLY, type Tally } from '../sim/world.ts';
 
 // `npm run simulate`: many seeds of the random campaign, on all cores, until the cluster-hours asked for are reached. A broken
@@ -41,6 +42,9 @@ function runSeed(settings: Settings, seed: string): CampaignResult {
   });
 }
 
+/** Messages live for a moment: a larger nursery costs memory and saves most of the collector's work. */
+const YOUNG_SPACE = '--max-semi-space-size=64';
+
 /** A worker takes seeds as they come and answers one message each. */
 function work(): void {
   process.on('message', ({ settings, seed }: { settings: Settings; seed: string }) => {
@@ -56,6 +60,17 @@ function work(): void {
   });
 }
 
+/** What a seed alone does not say. */
+const replayFlags = (s: Settings): string =>
+  `--machines ${s.machines ?? 'mixed'} --seconds ${s.seconds} --fault-every ${s.faultEveryMs / 1000}`;
+
+/** One hash over the traces of all seeds, whatever the order in which they ended. */
+function traceOf(traces: ReadonlyMap<string, string>): string {
+  const all = createTrace();
+  for (const seed of [...traces.keys()].sort()) all.effect({ seed, trace: traces.get(seed) });
+  return all.digest();
+}
+
 async function lead(settings: Settings, workers: number): Promise<number> {
   const startedAt = performance.now();
   const total: Tally = { ...NO_TALLY };
@@ -64,13 +79,19 @@ async function lead(settings: Settings, workers: number): Promise<number> {
   let next = 0;
   let exclusiveRuns = 0;
   let accepted = 0;
+  const traces = new Map<string, string>();
   const broken: Extract<WorkerMessage, { type: 'broken' }>[] = [];
   await Promise.all(
     Array.from({ length: workers }, () => {
-      const child = fork(process.argv[1] as string, ['--worker'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+      let seed = '';
+      const child = fork(process.argv[1] as string, ['--worker'], {
+        stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+        execArgv: [...process.execArgv, YOUNG_SPACE],
+      });
       const give = (): boolean => {
         if (broken.length > 0 || simulatedMs >= settings.hours * 3_600_000) return (child.disconnect(), false);
-        child.send({ settings, seed: `${settings.seed}-${next++}` });
+        seed = `${settings.seed}-${next++}`;
+        child.send({ settings, seed });
         return true;
       };
       child.on('message', (message: WorkerMessage) => {
@@ -81,12 +102,18 @@ async function lead(settings: Settings, workers: number): Promise<number> {
           exclusiveRuns += result.exclusiveRuns;
           accepted += result.accepted;
           seeds += 1;
+          traces.set(result.seed, result.trace);
           for (const key of Object.keys(total) as (keyof Tally)[]) total[key] += result.tally[key];
         }
         give();
       });
       give();
-      return new Promise<void>((resolve) => child.once('exit', () => resolve()));
+      return new Promise<void>((resolve) =>
+        child.once('exit', (code) => {
+          if (code !== 0) broken.push({ type: 'broken', seed, error: `its worker ended with code ${code}` });
+          resolve();
+        }),
+      );
     }),
   );
   const seconds = (performance.now() - startedAt) / 1000;
@@ -96,10 +123,12 @@ async function lead(settings: Settings, workers: number): Promise<number> {
   process.stdout.write(
     `${Object.entries(total)
       .map(([k, v]) => `${k} ${v}`)
-      .join(', ')}, accepted tasks ${accepted}, exclusive runs ${exclusiveRuns}\n`,
+      .join(', ')}, accepted tasks ${accepted}, exclusive runs ${exclusiveRuns}; trace ${traceOf(traces)}\n`,
   );
   for (const b of broken)
-    process.stdout.write(`BROKEN with seed ${b.seed} (npm run simulate -- --replay ${b.seed}):\n${b.error}\n`);
+    process.stdout.write(
+      `BROKEN with seed ${b.seed} (npm run simulate -- --replay ${b.seed} ${replayFlags(settings)}):\n${b.error}\n`,
+    );
   if (broken.length === 0) process.stdout.write('every invariant held after every event\n');
   return broken.length === 0 ? 0 : 1;
 }

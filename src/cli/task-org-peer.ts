@@ -31,7 +31,7 @@ const { runBoot } = await import('../boot/run.ts');
 function dataDir(): string {
   const at = argv.findIndex((a) => a === '--data-dir' || a.startsWith('--data-dir='));
   const flag = at === -1 ? undefined : argv[at]?.includes('=') ? argv[at]?.slice('--data-dir='.length) : argv[at + 1];
-  return resolve(flag || process.env['TASKORG_DATA_DIR'] || join(homedir(), '.task-org'));
+  return resolve(flag || process.env.TASKORG_DATA_DIR || join(homedir(), '.task-org'));
 }
 
 const agentArgs = argv.filter(

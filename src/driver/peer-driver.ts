@@ -1,5 +1,12 @@
 import { createPeer, type Peer, type PeerOptions } from '../core/peer/peer.ts';
-import type { ClientProposal, ClientResult, GossipMessage, PeerEffect, PeerEvent, PeerNotice } from '../core/peer/types.ts';
+import type {
+  ClientProposal,
+  ClientResult,
+  GossipMessage,
+  PeerEffect,
+  PeerEvent,
+  PeerNotice,
+} from '../core/peer/types.ts';
 import type { ReconcileEvent } from '../core/reconcile/types.ts';
 import type { Command } from '../model/commands.ts';
 import { TaskOrgError } from '../model/errors.ts';

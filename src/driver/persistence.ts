@@ -130,11 +130,11 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
 
   // What the log can give again need not be written at once, and never in the way of what somebody waits for: it goes along
   // with the next write, or after a while by itself.
-  let lazy: NodeJS.Timeout | undefined;
+  let _lazy: NodeJS.Timeout | undefined;
   const scheduleLazily = (): void => {
     if (scheduled || writing || busy || failed) return;
-    lazy ??= setTimeout(() => {
-      lazy = undefined;
+    _lazy ??= setTimeout(() => {
+      _lazy = undefined;
       schedule();
     }, LAZY_MS);
   };

@@ -34,7 +34,9 @@ export function peerCommand(start: PeerStart): string[] {
     peerProgram(),
     ...['--data-dir', start.dataDir, '--name', start.name],
     ...(start.token === undefined ? [] : ['--join', start.token]),
-    ...(start.localPort === undefined ? [] : ['--listen', `/ip4/127.0.0.1/tcp/${start.localPort}`, '--runtime', 'process', '--no-mdns']),
+    ...(start.localPort === undefined
+      ? []
+      : ['--listen', `/ip4/127.0.0.1/tcp/${start.localPort}`, '--runtime', 'process', '--no-mdns']),
     ...(start.witness ? ['--witness'] : []),
     ...labels,
   ];

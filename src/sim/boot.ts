@@ -36,7 +36,10 @@ export class SimBoot {
   /** What an agent that starts may adopt. */
   kept(): { key: LeaseKey; deadline: MonoMs }[] {
     const forever = this.#machine.world.has('eternal-adoption');
-    return [...this.#leases.values()].map((l) => ({ key: l.key, deadline: monoMs(forever ? this.#machine.now() + 3_600_000 : l.deadline) }));
+    return [...this.#leases.values()].map((l) => ({
+      key: l.key,
+      deadline: monoMs(forever ? this.#machine.now() + 3_600_000 : l.deadline),
+    }));
   }
   /** World time until which copies under `key` may live; undefined: no lease. */
   until(key: LeaseKey): number | undefined {
@@ -79,7 +82,12 @@ export class SimBoot {
       const deadline = machine.worldTimeOf(lease.deadline);
       world.tally.leaseExpiries += 1;
       world.at(deadline + 0.01, () => {
-        for (const copy of this.#copies(name)) if (copy.interval && copy.interval.until < world.now) throw new InvariantBroken('exclusive run inside its lease', `${name} lives on ${machine.id} at ${world.now}, its lease ended at ${copy.interval.until}`);
+        for (const copy of this.#copies(name))
+          if (copy.interval && copy.interval.until < world.now)
+            throw new InvariantBroken(
+              'exclusive run inside its lease',
+              `${name} lives on ${machine.id} at ${world.now}, its lease ended at ${copy.interval.until}`,
+            );
       });
       if (!world.has('boot-asleep')) this.#kill(lease.key, deadline);
     };

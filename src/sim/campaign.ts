@@ -31,6 +31,10 @@ export const SETTLE_MS = 10_000;
 const LOOK_MS = 20;
 /** Faults, on average, between two times that everything has to be whole. */
 const FAULTS_IN_A_ROW = 6;
+/** All records are hashed and compared in every so many of these times, and at the end. */
+const RECORDS_EVERY = 8;
+/** Joins of a further machine, at most, where the number of machines is left to the seed, and where it is given. */
+const JOINS = { mixed: 2, given: 1 };
 
 export interface CampaignOptions {
   readonly seed: string;
@@ -56,15 +60,34 @@ export interface CampaignResult {
 }
 
 export function makeSpec(name: string, exclusive: boolean, replicas = 1): TaskSpec {
-  const parsed = parseTaskDocument({ name, runtime: 'process', command: ['sim'], onPartition: exclusive ? 'stop' : 'keep', replicas });
+  const parsed = parseTaskDocument({
+    name,
+    runtime: 'process',
+    command: ['sim'],
+    onPartition: exclusive ? 'stop' : 'keep',
+    replicas,
+  });
   if (!parsed.ok) throw new Error(parsed.issues.map((i) => `${i.path}: ${i.message}`).join('; '));
   return parsed.spec;
 }
 
-export function makeWorld(seed: string, machines: number, options: Partial<Omit<WorldOptions, 'seed' | 'machines'>> = {}): World {
+export function makeWorld(
+  seed: string,
+  machines: number,
+  options: Partial<Omit<WorldOptions, 'seed' | 'machines'>> = {},
+): World {
   return new World({
-    seed, machines, config: DEFAULT_PEER_CONFIG, network: { delayMs: [0.2, 2], loss: 0, duplicate: 0, overtaken: 0 }, fsyncMs: [0.2, 4], startMs: [50, 300],
-    crashBetweenEffects: 0, clockRateError: 0, witness: false, defects: [], ...options,
+    seed,
+    machines,
+    config: DEFAULT_PEER_CONFIG,
+    network: { delayMs: [0.2, 2], loss: 0, duplicate: 0, overtaken: 0 },
+    fsyncMs: [0.2, 4],
+    startMs: [50, 300],
+    crashBetweenEffects: 0,
+    clockRateError: 0,
+    witness: false,
+    defects: [],
+    ...options,
   });
 }
 
@@ -80,7 +103,12 @@ export function formCluster(world: World): void {
   ok('founding', () => first.peer?.state().cluster !== undefined);
   for (const m of world.machines.slice(1)) admit(world, m);
   ok('joining', () => world.machines.every((m) => m.peer?.state().peers.size === world.machines.length));
-  ok('choosing voters', () => (world.leader()?.peer?.consensus().membership.voters.length ?? 0) >= Math.min(world.machines.length, wantedVoters(world.machines.length)));
+  ok(
+    'choosing voters',
+    () =>
+      (world.leader()?.peer?.consensus().membership.voters.length ?? 0) >=
+      Math.min(world.machines.length, wantedVoters(world.machines.length)),
+  );
 }
 
 const wantedVoters = (n: number): number => (n <= 2 ? 1 : n <= 4 ? 3 : n <= 6 ? 5 : 7);
@@ -114,16 +142,21 @@ export function runCampaign(options: CampaignOptions): CampaignResult {
   const machines = world.machines.length;
   world.faultsOn = false;
   formCluster(world);
-  for (let i = 0; i < options.tasks; i++) world.submit(rng.pick(world.machines.filter((m) => m.up)) as Machine, makeSpec(`task${i}`, i % 2 === 0, i % 5 === 4 ? 3 : 1));
+  for (let i = 0; i < options.tasks; i++)
+    world.submit(
+      rng.pick(world.machines.filter((m) => m.up)) as Machine,
+      makeSpec(`task${i}`, i % 2 === 0, i % 5 === 4 ? 3 : 1),
+    );
   settle(world, 'the first tasks');
   world.faultsOn = true;
 
+  const joining = options.machines === undefined ? JOINS.mixed : rng.next() < 0.25 ? JOINS.given : 0;
   const end = world.now + options.seconds * 1000;
   let submitted = options.tasks;
   for (let round = 0; world.now < end; round++) {
     const stretch = Math.min(end, world.now + options.faultEveryMs * FAULTS_IN_A_ROW);
     while (world.now < stretch) {
-      injectFault(world, rng, { joining: 2 });
+      injectFault(world, rng, { joining });
       const at = rng.pick(world.machines.filter((m) => m.up));
       if (at && rng.next() < 0.5) world.submit(at, makeSpec(`task${submitted++}`, rng.next() < 0.5));
       else if (at) changeOne(world, rng, at);
@@ -132,11 +165,20 @@ export function runCampaign(options: CampaignOptions): CampaignResult {
     // Faults stop, the cables are mended, the machines are back: everything must be whole within SETTLE_MS.
     healAll(world);
     settle(world, 'healing');
-    if (round % 4 === 0 || world.now >= end) world.checkRecords();
+    if (round % RECORDS_EVERY === 0 || world.now >= end) world.checkRecords();
     world.faultsOn = true;
   }
   const { invariants, tally, trace } = world;
-  return { seed: options.seed, machines, simulatedMs: world.now, tally, committed: invariants.committedCount, accepted: invariants.acceptedCount, exclusiveRuns: invariants.exclusiveRuns, trace: trace.digest() };
+  return {
+    seed: options.seed,
+    machines,
+    simulatedMs: world.now,
+    tally,
+    committed: invariants.committedCount,
+    accepted: invariants.acceptedCount,
+    exclusiveRuns: invariants.exclusiveRuns,
+    trace: trace.digest(),
+  };
 }
 
 function settle(world: World, what: string): void {
@@ -145,9 +187,17 @@ function settle(world: World, what: string): void {
     world.run(world.now + LOOK_MS);
     if (world.unsettled() === undefined) return;
   }
-  const peers = world.machines.map((m) => `${m.id}:${m.powered ? '' : 'off '}${m.peer?.consensus().role ?? 'down'}/t${m.peer?.consensus().term ?? '-'}/a${m.peer?.state().applied ?? '-'}/c${m.peer?.consensus().commit ?? '-'}`).join(' ');
+  const peers = world.machines
+    .map(
+      (m) =>
+        `${m.id}:${m.powered ? '' : 'off '}${m.peer?.consensus().role ?? 'down'}/t${m.peer?.consensus().term ?? '-'}/a${m.peer?.state().applied ?? '-'}/c${m.peer?.consensus().commit ?? '-'}`,
+    )
+    .join(' ');
   const waiting = [...(world.leader()?.peer?.waiting() ?? [])].map(([id, w]) => `${id}: ${w.reason}`).join('; ');
-  throw new InvariantBroken('progress', `${what}: not whole ${SETTLE_MS} ms after the faults stopped (at ${world.now}): ${world.unsettled()}; ${peers}; ${waiting}`);
+  throw new InvariantBroken(
+    'progress',
+    `${what}: not whole ${SETTLE_MS} ms after the faults stopped (at ${world.now}): ${world.unsettled()}; ${peers}; ${waiting}`,
+  );
 }
 
 /** Removes, stops, starts or restarts some task. Keeps a few, so that there is something to fail. */
@@ -157,5 +207,11 @@ function changeOne(world: World, rng: Rng, at: Machine): void {
   const roll = rng.next();
   if (taskId === undefined) return;
   if (roll < 0.5 && tasks.length > 4) world.propose(at, { type: 'task.remove', taskId });
-  else if (roll < 0.75) world.propose(at, { type: 'task.desire', taskId, desired: roll < 0.6 ? 'stopped' : 'running', restart: roll >= 0.68 });
+  else if (roll < 0.75)
+    world.propose(at, {
+      type: 'task.desire',
+      taskId,
+      desired: roll < 0.6 ? 'stopped' : 'running',
+      restart: roll >= 0.68,
+    });
 }

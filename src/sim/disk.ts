@@ -1,9 +1,9 @@
-import type { ConsensusRestore, HardState, LogEntry, Membership, PersistOp } from '../core/consensus/types.ts';
 import { aboveSnapshot } from '../core/consensus/persist-ops.ts';
+import type { ConsensusRestore, HardState, LogEntry, Membership, PersistOp } from '../core/consensus/types.ts';
 import type { StatePut } from '../core/state/types.ts';
-import { logIndex, term, type LogIndex, type TaskId } from '../model/ids.ts';
-import type { Submission } from '../model/records.ts';
+import { type LogIndex, logIndex, type TaskId, term } from '../model/ids.ts';
 import type { Rng } from '../model/random.ts';
+import type { Submission } from '../model/records.ts';
 import { InvariantBroken } from './invariants.ts';
 
 // A simulated disk. A batch is written whole or not at all (the store's promise). One that asked for fsync is durable when
@@ -18,11 +18,22 @@ export interface Batch {
   local: [string, string][];
   sync: boolean;
   persistId: number | null;
-  then: (() => void)[];
+  after: (() => void)[];
 }
 
-const emptyBatch = (): Batch => ({ ops: [], puts: [], applied: null, add: [], remove: [], local: [], sync: false, persistId: null, then: [] });
-const isEmpty = (b: Batch): boolean => b.ops.length + b.puts.length + b.add.length + b.remove.length + b.local.length === 0 && b.applied === null;
+const emptyBatch = (): Batch => ({
+  ops: [],
+  puts: [],
+  applied: null,
+  add: [],
+  remove: [],
+  local: [],
+  sync: false,
+  persistId: null,
+  after: [],
+});
+const isEmpty = (b: Batch): boolean =>
+  b.ops.length + b.puts.length + b.add.length + b.remove.length + b.local.length === 0 && b.applied === null;
 
 export interface Snapshot {
   readonly index: LogIndex;
@@ -73,11 +84,19 @@ export class Disk {
       if (op.type === 'hard-state') this.hardState = op.hardState;
       else if (op.type === 'append') {
         for (const entry of op.entries) {
-          if (entry.index !== this.lastIndex + 1) throw new InvariantBroken('the store is used as it may be', `append of ${entry.index} after ${this.lastIndex}`);
+          if (entry.index !== this.lastIndex + 1)
+            throw new InvariantBroken(
+              'the store is used as it may be',
+              `append of ${entry.index} after ${this.lastIndex}`,
+            );
           this.entries.push(entry);
         }
       } else if (op.type === 'truncate') {
-        if (op.from <= Math.max(this.snapshot.index, this.applied)) throw new InvariantBroken('the store is used as it may be', `truncate from ${op.from}, but ${this.applied} is applied`);
+        if (op.from <= Math.max(this.snapshot.index, this.applied))
+          throw new InvariantBroken(
+            'the store is used as it may be',
+            `truncate from ${op.from}, but ${this.applied} is applied`,
+          );
         this.entries = this.entries.filter((e) => e.index < op.from);
       } else if (op.upTo > this.snapshot.index) {
         this.entries = this.entries.filter((e) => e.index > op.upTo);
@@ -110,7 +129,13 @@ export class Disk {
   restore(): { consensus: ConsensusRestore; state: StatePut[]; pending: Submission[] } {
     this.flush();
     return {
-      consensus: { hardState: this.hardState, snapshot: this.snapshot, entries: [...this.entries], applied: this.applied, mayVote: true },
+      consensus: {
+        hardState: this.hardState,
+        snapshot: this.snapshot,
+        entries: [...this.entries],
+        applied: this.applied,
+        mayVote: true,
+      },
       state: [...this.state].map(([key, value]) => ({ key, value })),
       pending: [...this.pending.values()],
     };
@@ -165,7 +190,7 @@ export class DiskWriter {
   keep(submission: Submission, then: () => void): void {
     this.#pending.add.push(submission);
     this.#pending.sync = true;
-    this.#pending.then.push(then);
+    this.#pending.after.push(then);
     this.#kick();
   }
   drop(ids: readonly TaskId[]): void {
@@ -179,8 +204,8 @@ export class DiskWriter {
   }
   after(send: () => void): void {
     if (this.#flaws.skipWait) send();
-    else if (this.#pending.persistId !== null) this.#pending.then.push(send);
-    else if (this.#writing !== undefined && this.#writing.persistId !== null) this.#writing.then.push(send);
+    else if (this.#pending.persistId !== null) this.#pending.after.push(send);
+    else if (this.#writing !== undefined && this.#writing.persistId !== null) this.#writing.after.push(send);
     else send();
   }
   /** In its turn among the writes, alone. */
@@ -211,7 +236,7 @@ export class DiskWriter {
       if (this.#lost) return;
       this.#disk.write(batch);
       this.#writing = undefined;
-      for (const then of batch.then) then();
+      for (const then of batch.after) then();
       if (batch.persistId !== null) this.#onPersisted(batch.persistId);
       if (batch.applied !== null) this.#onStateWritten(batch.applied);
       this.#kick();

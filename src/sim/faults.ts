@@ -1,6 +1,6 @@
+import type { Rng } from '../model/random.ts';
 import type { Machine } from './machine.ts';
 import type { World } from './world.ts';
-import type { Rng } from '../model/random.ts';
 
 // What happens to machines and cables, drawn at random. Each fault ends by itself or when the campaign heals everything.
 
@@ -70,7 +70,18 @@ const join: Fault = (world, _rng, _victim, limits) => {
 
 /** Chances in a thousand. */
 const FAULTS: readonly (readonly [number, Fault])[] = [
-  [260, crash], [10, blackout], [100, killAgent], [30, agentDown], [130, isolate], [130, split], [90, oneWay], [90, stall], [30, wallJump], [40, engine], [60, drain], [30, join],
+  [260, crash],
+  [10, blackout],
+  [100, killAgent],
+  [30, agentDown],
+  [130, isolate],
+  [130, split],
+  [90, oneWay],
+  [90, stall],
+  [30, wallJump],
+  [40, engine],
+  [60, drain],
+  [30, join],
 ];
 const TOTAL = FAULTS.reduce((sum, [chance]) => sum + chance, 0);
 
@@ -95,10 +106,22 @@ export function healAll(world: World): void {
   }
 }
 
-const recordOf = (m: Machine) => ({ nodeId: m.id, name: `node${m.index + 1}`, addresses: [`/sim/${m.index}`], labels: {}, priority: 0, witness: m.witness, availability: 'active' as const });
+const recordOf = (m: Machine) => ({
+  nodeId: m.id,
+  name: `node${m.index + 1}`,
+  addresses: [`/sim/${m.index}`],
+  labels: {},
+  priority: 0,
+  witness: m.witness,
+  availability: 'active' as const,
+});
 
 export function foundWith(world: World, first: Machine): void {
-  world.propose(first, { type: 'cluster.init', cluster: { clusterId: 'sim', epoch: 1, epochId: 'e', name: 'sim' }, founder: recordOf(first) });
+  world.propose(first, {
+    type: 'cluster.init',
+    cluster: { clusterId: 'sim', epoch: 1, epochId: 'e', name: 'sim' },
+    founder: recordOf(first),
+  });
 }
 const ADMIT_AGAIN_MS = 300;
 /** Asks one live peer after another until the records say it is in. */

@@ -75,15 +75,18 @@ export class Invariants {
   /** Election Safety (Raft 5.2): at most one leader a term; Leader Completeness (5.4): it holds every committed entry. */
   leader(node: NodeId, term: Term, has: (index: LogIndex) => Term | undefined): void {
     const before = this.#leaders.get(term);
-    if (before !== undefined && before !== node) throw new InvariantBroken('one leader a term', `term ${term}: ${before} and ${node}`);
+    if (before !== undefined && before !== node)
+      throw new InvariantBroken('one leader a term', `term ${term}: ${before} and ${node}`);
     if (before !== undefined) return;
     this.#leaders.set(term, node);
     for (let i = this.#committed.length; i > Math.max(0, this.#committed.length - LEADER_DEPTH); i--) {
       const entry = this.#committed[i - 1] as LogEntry;
       if (entry.term > term) continue;
       const held = has(entry.index);
-      if (held !== undefined && held !== entry.term) throw new InvariantBroken('leader completeness', `${node} leads term ${term} with another entry at ${i}`);
-      if (held === undefined && i === this.#committed.length) throw new InvariantBroken('leader completeness', `${node} leads term ${term} without entry ${i}`);
+      if (held !== undefined && held !== entry.term)
+        throw new InvariantBroken('leader completeness', `${node} leads term ${term} with another entry at ${i}`);
+      if (held === undefined && i === this.#committed.length)
+        throw new InvariantBroken('leader completeness', `${node} leads term ${term} without entry ${i}`);
     }
   }
 
@@ -98,8 +101,14 @@ export class Invariants {
         if (known === undefined) {
           this.#appended.set(key, { entry, prevTerm });
           if (this.#appended.size > MATCHED) this.#appended.delete(this.#appended.keys().next().value as string);
-        } else if (!sameEntry(known.entry, entry) || (prevTerm !== undefined && known.prevTerm !== undefined && prevTerm !== known.prevTerm)) {
-          throw new InvariantBroken('log matching', `${node} appends another entry ${entry.index} of term ${entry.term}`);
+        } else if (
+          !sameEntry(known.entry, entry) ||
+          (prevTerm !== undefined && known.prevTerm !== undefined && prevTerm !== known.prevTerm)
+        ) {
+          throw new InvariantBroken(
+            'log matching',
+            `${node} appends another entry ${entry.index} of term ${entry.term}`,
+          );
         }
       });
     }
@@ -109,10 +118,15 @@ export class Invariants {
   applied(node: NodeId, entry: LogEntry): void {
     const known = this.#committed[entry.index - 1];
     if (known === undefined) {
-      if (entry.index !== this.#committed.length + 1) throw new InvariantBroken('applied in order', `${node} applies ${entry.index} after ${this.#committed.length}`);
+      if (entry.index !== this.#committed.length + 1)
+        throw new InvariantBroken('applied in order', `${node} applies ${entry.index} after ${this.#committed.length}`);
       this.#committed.push(entry);
       this.#refer(entry);
-    } else if (!sameEntry(known, entry)) throw new InvariantBroken('state machine safety', `${node} applies another entry at ${entry.index} (term ${entry.term}, committed ${known.term})`);
+    } else if (!sameEntry(known, entry))
+      throw new InvariantBroken(
+        'state machine safety',
+        `${node} applies another entry at ${entry.index} (term ${entry.term}, committed ${known.term})`,
+      );
   }
 
   #refer(entry: LogEntry): void {
@@ -134,11 +148,19 @@ export class Invariants {
   #assigned(task: TaskId, slotIndex: number, generation: Generation): void {
     const slot = `${task}/${slotIndex}`;
     const before = this.#generations.get(slot);
-    if (before !== undefined && compareGeneration(before, generation) >= 0) throw new InvariantBroken('generations rise', `${slot}: ${formatGeneration(before)} then ${formatGeneration(generation)}`);
+    if (before !== undefined && compareGeneration(before, generation) >= 0)
+      throw new InvariantBroken(
+        'generations rise',
+        `${slot}: ${formatGeneration(before)} then ${formatGeneration(generation)}`,
+      );
     this.#generations.set(slot, generation);
     const spec = this.#reference.tasks.get(task)?.spec;
     if (spec === undefined || !isExclusive(spec)) return;
-    for (const run of this.#live.get(slot) ?? []) throw new InvariantBroken('no grant before expiry', `${slot} is assigned as ${formatGeneration(generation)} while ${formatGeneration(run.generation)} runs on ${run.node} under a lease until ${run.until}`);
+    for (const run of this.#live.get(slot) ?? [])
+      throw new InvariantBroken(
+        'no grant before expiry',
+        `${slot} is assigned as ${formatGeneration(generation)} while ${formatGeneration(run.generation)} runs on ${run.node} under a lease until ${run.until}`,
+      );
   }
 
   /** Commit never shrinks within one life of a peer. */
@@ -156,10 +178,16 @@ export class Invariants {
     const { term, votedFor } = durable.hardState;
     if (message.type === 'vote-reply' && message.granted && !message.preVote) {
       if (term > message.term || (term === message.term && votedFor === to)) return;
-      throw new InvariantBroken('vote durable before reply', `${node} votes for ${to} in term ${message.term}; on its disk: term ${term}, ${votedFor}`);
+      throw new InvariantBroken(
+        'vote durable before reply',
+        `${node} votes for ${to} in term ${message.term}; on its disk: term ${term}, ${votedFor}`,
+      );
     }
     if (message.type === 'append-reply' && message.ok && message.index > durable.lastIndex) {
-      throw new InvariantBroken('entries durable before reply', `${node} says it holds ${message.index}; on its disk: ${durable.lastIndex}`);
+      throw new InvariantBroken(
+        'entries durable before reply',
+        `${node} says it holds ${message.index}; on its disk: ${durable.lastIndex}`,
+      );
     }
   }
 
@@ -171,7 +199,12 @@ export class Invariants {
   }
   /** After the step in which clients were told: every acceptance stands in the log. */
   told(): void {
-    for (const [id, name] of this.#told) if (!this.#settled.has(id)) throw new InvariantBroken('accepted means committed', `${name} (${id}) was said to be accepted, and no entry says so`);
+    for (const [id, name] of this.#told)
+      if (!this.#settled.has(id))
+        throw new InvariantBroken(
+          'accepted means committed',
+          `${name} (${id}) was said to be accepted, and no entry says so`,
+        );
     this.#told.length = 0;
   }
   /** A submission is durable somewhere: it has to be settled in the end. */
@@ -187,17 +220,24 @@ export class Invariants {
   /** No accepted task lost, no removed one back. `tasks`: those of a peer that has applied everything. */
   tasks(node: NodeId, tasks: { has(id: TaskId): boolean }): void {
     for (const [id, name] of this.#accepted) {
-      if (!tasks.has(id) && !this.#removed.has(id)) throw new InvariantBroken('no accepted task lost', `${name} (${id}) is not known to ${node}`);
+      if (!tasks.has(id) && !this.#removed.has(id))
+        throw new InvariantBroken('no accepted task lost', `${name} (${id}) is not known to ${node}`);
     }
-    for (const id of this.#removed) if (tasks.has(id)) throw new InvariantBroken('no removed task back', `${id} is back on ${node}`);
+    for (const id of this.#removed)
+      if (tasks.has(id)) throw new InvariantBroken('no removed task back', `${id} is back on ${node}`);
   }
   /** A peer's records are what the log gives. `state` has applied everything committed. */
   records(node: NodeId, state: ClusterState): void {
-    if (stateDigest(state) !== this.referenceDigest()) throw new InvariantBroken('equal records', `${node}'s records differ from what the log gives at ${state.applied}`);
+    if (stateDigest(state) !== this.referenceDigest())
+      throw new InvariantBroken(
+        'equal records',
+        `${node}'s records differ from what the log gives at ${state.applied}`,
+      );
   }
   #digest = { at: -1, text: '' };
   referenceDigest(): string {
-    if (this.#digest.at !== this.#reference.applied) this.#digest = { at: this.#reference.applied, text: stateDigest(this.#reference) };
+    if (this.#digest.at !== this.#reference.applied)
+      this.#digest = { at: this.#reference.applied, text: stateDigest(this.#reference) };
     return this.#digest.text;
   }
 
@@ -209,16 +249,26 @@ export class Invariants {
     for (const run of this.#live.get(`${key.taskId}/${key.slot}`) ?? []) {
       if (run.node === node && compareGeneration(run.generation, key.generation) === 0) continue;
       if (compareGeneration(run.generation, key.generation) > 0) continue;
-      throw new InvariantBroken('no grant before expiry', `${run.slot} ${formatGeneration(key.generation)} is granted to ${node} while ${formatGeneration(run.generation)} runs on ${run.node}`);
+      throw new InvariantBroken(
+        'no grant before expiry',
+        `${run.slot} ${formatGeneration(key.generation)} is granted to ${node} while ${formatGeneration(run.generation)} runs on ${run.node}`,
+      );
     }
   }
 
   /** At most one live copy of an exclusive slot, anywhere, and only under a lease. */
   copyStarted(run: RunInterval): void {
-    if (!(run.until > run.from)) throw new InvariantBroken('exclusive run inside its lease', `${run.slot} ${formatGeneration(run.generation)} starts on ${run.node} at ${run.from} without a lease`);
+    if (!(run.until > run.from))
+      throw new InvariantBroken(
+        'exclusive run inside its lease',
+        `${run.slot} ${formatGeneration(run.generation)} starts on ${run.node} at ${run.from} without a lease`,
+      );
     const live = this.#live.get(run.slot) ?? new Set();
     for (const other of live) {
-      throw new InvariantBroken('exclusive runs once', `${run.slot} runs on ${other.node} (generation ${formatGeneration(other.generation)}) and on ${run.node} (${formatGeneration(run.generation)}) at ${run.from}`);
+      throw new InvariantBroken(
+        'exclusive runs once',
+        `${run.slot} runs on ${other.node} (generation ${formatGeneration(other.generation)}) and on ${run.node} (${formatGeneration(run.generation)}) at ${run.from}`,
+      );
     }
     live.add(run);
     this.#live.set(run.slot, live);
@@ -229,7 +279,11 @@ export class Invariants {
     const live = this.#live.get(run.slot);
     live?.delete(run);
     if (live?.size === 0) this.#live.delete(run.slot);
-    if (at > run.until + EPSILON) throw new InvariantBroken('exclusive run inside its lease', `${run.slot} on ${run.node} ended at ${at}, its lease at ${run.until}`);
+    if (at > run.until + EPSILON)
+      throw new InvariantBroken(
+        'exclusive run inside its lease',
+        `${run.slot} on ${run.node} ended at ${at}, its lease at ${run.until}`,
+      );
   }
 
   get committedCount(): number {

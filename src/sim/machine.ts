@@ -1,15 +1,12 @@
+import type { LeaseKey } from '../core/lease/types.ts';
 import { createPeer, type Peer, type PeerOptions } from '../core/peer/peer.ts';
 import type { PeerEffect, PeerEvent } from '../core/peer/types.ts';
-import { formatCopyId } from '../core/reconcile/copy-id.ts';
-import type { CopyId, DesiredCopy, ObservedCopy } from '../core/reconcile/types.ts';
 import { dumpState } from '../core/state/state.ts';
-import { incarnation, logIndex, type MonoMs, monoMs, type NodeId, type TaskId, wallMs } from '../model/ids.ts';
-import type { SlotRecord } from '../model/records.ts';
+import { incarnation, logIndex, type MonoMs, monoMs, type NodeId, wallMs } from '../model/ids.ts';
 import type { Rng } from '../model/random.ts';
-import { isExclusive } from '../model/task-spec.ts';
-import type { LeaseKey } from '../core/lease/types.ts';
 import { type RunningCopy, SimBoot } from './boot.ts';
 import { Disk, DiskWriter, type Snapshot } from './disk.ts';
+import { SimEngine } from './engine.ts';
 import { InvariantBroken } from './invariants.ts';
 import type { World } from './world.ts';
 
@@ -31,9 +28,7 @@ export class Machine {
   peer: Peer | undefined;
   /** Number of times it was powered on. */
   boots = 0;
-  engineUp = true;
-  /** Survive the agent, not the machine. */
-  readonly copies = new Map<CopyId, RunningCopy>();
+  readonly engine: SimEngine;
   /** Wall clock of this machine relative to the world's, ms. */
   wallOffset = 0;
   /** Its own clock: counts from power-on, at a rate of its own. */
@@ -46,7 +41,17 @@ export class Machine {
   readonly #renewals = new Map<number, number>();
   #event: PeerEvent | undefined;
 
-  constructor(world: World, index: number, id: NodeId, options: { readonly voters: readonly NodeId[]; readonly seeds: PeerOptions['seeds']; readonly rate: number; readonly witness: boolean }) {
+  constructor(
+    world: World,
+    index: number,
+    id: NodeId,
+    options: {
+      readonly voters: readonly NodeId[];
+      readonly seeds: PeerOptions['seeds'];
+      readonly rate: number;
+      readonly witness: boolean;
+    },
+  ) {
     this.world = world;
     this.index = index;
     this.id = id;
@@ -54,6 +59,7 @@ export class Machine {
     this.rng = world.rngFor(`machine/${index}`);
     this.disk = new Disk(options.voters);
     this.boot = new SimBoot(this);
+    this.engine = new SimEngine(this);
     this.#seeds = options.seeds;
     this.#rate = options.rate;
   }
@@ -79,7 +85,7 @@ export class Machine {
   powerOn(): void {
     if (this.powered) return;
     this.powered = true;
-    this.engineUp = true;
+    this.engine.up = true;
     this.boots += 1;
     this.#clockFrom = this.world.now - this.rng.int(1, 60_000);
     this.startAgent();
@@ -126,19 +132,36 @@ export class Machine {
     world.invariants.restarted(this.id);
     this.#writer = new DiskWriter(
       this.disk,
-      (sync, done) => world.after(sync ? world.fsyncMs(this) : 0.05, () => { if (this.#life === life) done(); }),
+      (sync, done) =>
+        world.after(sync ? world.fsyncMs(this) : 0.05, () => {
+          if (this.#life === life) done();
+        }),
       (persistId) => this.post({ type: 'persisted', persistId }),
       (index) => this.post({ type: 'state-written', index }),
       { skipWait: world.has('vote-before-fsync'), skipState: world.has('applied-without-state') },
     );
     this.#writer.local('incarnation', String(lived));
-    this.peer = createPeer({
-      self: this.id, config: world.config, seed: `${world.seed}/${this.index}/${life}`, incarnation: incarnation(lived),
-      consensus, state, pending: world.has('forget-submissions') ? [] : pending, seeds: this.#seeds, rank: this.index / 100, adoptedLeases: this.boot.kept(),
-    }, this.now());
-    world.network.wanted(this, this.#seeds.map((s) => s.id));
+    this.peer = createPeer(
+      {
+        self: this.id,
+        config: world.config,
+        seed: `${world.seed}/${this.index}/${life}`,
+        incarnation: incarnation(lived),
+        consensus,
+        state,
+        pending: world.has('forget-submissions') ? [] : pending,
+        seeds: this.#seeds,
+        rank: this.index / 100,
+        adoptedLeases: this.boot.kept(),
+      },
+      this.now(),
+    );
+    world.network.wanted(
+      this,
+      this.#seeds.map((s) => s.id),
+    );
     this.post({ type: 'host-facts', head: world.hostFacts(this) });
-    if (this.engineUp) this.#list();
+    if (this.engine.up) this.engine.list();
     this.#loadLoop(life);
   }
 
@@ -200,7 +223,7 @@ export class Machine {
         world.invariants.appended(this.id, effect.ops, (index) => this.peer?.termAt(index));
         return writer.persist(effect.persistId, effect.ops);
       case 'write-state':
-        if (world.has('start-without-lease')) this.#startAtOnce(effect.puts);
+        if (world.has('start-without-lease')) this.engine.startAtOnce(effect.puts);
         return writer.writeState(effect.puts, effect.applied);
       case 'keep-submission':
         return writer.keep(effect.submission, () => {
@@ -230,7 +253,7 @@ export class Machine {
       case 'incarnation':
         return writer.local('incarnation', String(effect.incarnation));
       case 'runtime':
-        return this.#runtime(effect.effect);
+        return this.engine.run(effect.effect);
       case 'lease-deadline':
         return effect.deadline === undefined ? this.boot.drop(effect.key) : this.#lease(effect.key, effect.deadline);
       case 'fetch-entries':
@@ -260,92 +283,35 @@ export class Machine {
     if (event?.type === 'message' && event.channel === 'lease' && event.message.type === 'lease-ack') {
       const sentAt = this.#renewals.get(event.message.seq);
       if (world.has('lease-from-receipt')) counted = this.now() + leaseMs * (1 - clockRateError);
-      if (sentAt !== undefined && counted > sentAt + leaseMs * (1 - Math.abs(clockRateError)) + 1e-6 && !world.has('wrong-lease-arithmetic')) throw new InvariantBroken('lease counts from sending', `${this.id} counts ${counted} for a renewal sent at ${sentAt}`);
+      if (
+        sentAt !== undefined &&
+        counted > sentAt + leaseMs * (1 - Math.abs(clockRateError)) + 1e-6 &&
+        !world.has('wrong-lease-arithmetic')
+      )
+        throw new InvariantBroken(
+          'lease counts from sending',
+          `${this.id} counts ${counted} for a renewal sent at ${sentAt}`,
+        );
     }
     this.boot.set(key, counted);
   }
 
-  // ---- runtime -----------------------------------------------------------------------------------------------------------
+  // ---- its engine --------------------------------------------------------------------------------------------------------
 
-  #observed(c: RunningCopy): ObservedCopy {
-    const { taskId, slot, generation, specVersion } = c.desired;
-    return { copyId: formatCopyId(c.desired), taskId, slot, generation, specVersion, runtime: 'process', handle: `sim:${this.index}`, running: true, startedAt: wallMs(c.startedAt), exitCode: null, ports: [] };
+  get copies(): SimEngine['copies'] {
+    return this.engine.copies;
   }
-  #list(): void {
-    this.post({ type: 'runtime', event: { type: 'listing', runtime: 'process', copies: [...this.copies.values()].map((c) => this.#observed(c)) } });
+  get life(): number {
+    return this.#life;
   }
-
-  #runtime(effect: Extract<PeerEffect, { type: 'runtime' }>['effect']): void {
-    const life = this.#life;
-    const { world } = this;
-    const soon = (delay: number, run: () => void): void => world.after(delay, () => { if (this.#life === life) run(); });
-    if (effect.type === 'start') soon(world.startMs(this), () => this.#started(effect.copyId, effect.copy, life));
-    else if (effect.type === 'stop') {
-      soon(effect.graceful ? 20 + this.rng.next() * Math.min(effect.graceMs, 500) : 5 + this.rng.next() * 50, () => {
-        const copy = this.copies.get(effect.copyId);
-        if (copy && !world.has('false-proof-of-death')) this.copyGone(copy);
-        this.post({ type: 'runtime', event: { type: 'stopped', copyId: effect.copyId } });
-      });
-    } else soon(5, () => this.post({ type: 'runtime', event: { type: 'health', copyId: effect.copyId, ok: true, output: '' } }));
-  }
-
-  #started(copyId: CopyId, desired: DesiredCopy, life: number): void {
-    const old = this.copies.get(copyId);
-    if (old?.condemned) {
-      // Boot is killing its namesake: registering waits for that.
-      this.world.after(50, () => { if (this.#life === life) this.#started(copyId, desired, life); });
-      return;
-    }
-    const fail = (error: string): void => this.post({ type: 'runtime', event: { type: 'start-failed', copyId, error, retryable: true } });
-    if (!this.engineUp) return fail('the engine does not answer');
-    const key: LeaseKey = { taskId: desired.taskId, slot: desired.slot, generation: desired.generation };
-    if (!old && desired.exclusive && this.boot.until(key) === undefined) return fail('its lease ran out');
-    const copy = old ?? this.#launch(copyId, desired, key);
-    this.post({ type: 'runtime', event: { type: 'started', copy: this.#observed(copy) } });
-  }
-
-  #launch(copyId: CopyId, desired: DesiredCopy, key: LeaseKey): RunningCopy {
-    const { world } = this;
-    const interval = desired.exclusive ? { slot: `${key.taskId}/${key.slot}`, node: this.id, generation: key.generation, from: world.now, until: this.boot.until(key) ?? 0, to: undefined } : undefined;
-    const copy: RunningCopy = { desired, interval, startedAt: world.wallNow(), condemned: false };
-    this.copies.set(copyId, copy);
-    if (interval) world.invariants.copyStarted(interval);
-    world.copyRuns(this, desired);
-    return copy;
-  }
-
-  /** The planted defect: what is assigned runs, lease or not. */
-  #startAtOnce(puts: readonly { readonly key: string; readonly value: unknown }[]): void {
-    for (const { key, value } of puts) {
-      const slot = value as SlotRecord | null;
-      const id = key.startsWith('slot/') ? (key.slice(5, key.lastIndexOf('/')) as TaskId) : undefined;
-      const task = id === undefined ? undefined : this.peer?.state().tasks.get(id);
-      if (!task || slot?.state.kind !== 'assigned' || slot.state.node !== this.id || !isExclusive(task.spec)) continue;
-      const desired = { taskId: task.id, slot: slot.slot, generation: slot.generation, specVersion: task.specVersion, spec: task.spec, exclusive: true };
-      if (!this.copies.has(formatCopyId(desired))) this.#launch(formatCopyId(desired), desired, desired);
-    }
-  }
-
-  /** The runtime dies and takes its copies with it; nothing starts until it is back. */
   engineKill(): void {
-    if (!this.powered || !this.engineUp) return;
-    this.engineUp = false;
-    this.post({ type: 'runtime', event: { type: 'runtime-down', runtime: 'process', reason: 'engine killed' } });
+    this.engine.kill();
   }
   engineStart(): void {
-    if (!this.powered || this.engineUp) return;
-    this.engineUp = true;
-    for (const copy of [...this.copies.values()]) this.copyGone(copy);
-    this.#list();
+    this.engine.start();
   }
-
-  /** Its processes are gone. Idempotent. */
   copyGone(copy: RunningCopy): void {
-    const copyId = formatCopyId(copy.desired);
-    if (this.copies.get(copyId) !== copy) return;
-    this.copies.delete(copyId);
-    if (copy.interval) this.world.invariants.copyEnded(copy.interval, this.world.now);
-    this.world.copyGone(this, copy.desired);
+    this.engine.copyGone(copy);
   }
 
   // ---- serving neighbours ------------------------------------------------------------------------------------------------

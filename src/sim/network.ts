@@ -59,7 +59,9 @@ export class Network {
     groups.forEach((g, i) => {
       for (const m of g) group.set(m.id, i);
     });
-    for (const a of machines) for (const b of machines) if (a !== b && (group.get(a.id) ?? -1 - a.index) !== (group.get(b.id) ?? -1 - b.index)) this.block(a, b);
+    for (const a of machines)
+      for (const b of machines)
+        if (a !== b && (group.get(a.id) ?? -1 - a.index) !== (group.get(b.id) ?? -1 - b.index)) this.block(a, b);
     tally.cuts += 1;
   }
   heal(): void {
@@ -70,7 +72,9 @@ export class Network {
     const [lo, hi] = this.#options.delayMs;
     const delay = lo + this.#rng.next() * (hi - lo);
     const { overtaken } = this.#options;
-    return overtaken > 0 && this.#world.faultsOn && this.#rng.next() < overtaken ? delay + this.#rng.next() * HELD_MS : delay;
+    return overtaken > 0 && this.#world.faultsOn && this.#rng.next() < overtaken
+      ? delay + this.#rng.next() * HELD_MS
+      : delay;
   }
   #lost(): boolean {
     return this.#world.faultsOn && this.#rng.next() < this.#options.loss;
@@ -100,9 +104,18 @@ export class Network {
   #flawed(effect: ChannelMessage): ChannelMessage {
     const { defects } = this.#world;
     if (defects.size === 0) return effect;
-    if (defects.has('renew-after-close') && effect.channel === 'lease' && effect.message.type === 'lease-ack') return { ...effect, message: { ...effect.message, acked: [...effect.message.acked, ...effect.message.refused], refused: [] } };
-    if (defects.has('votes-for-all') && effect.channel === 'raft' && effect.message.type === 'vote-reply') return { ...effect, message: { ...effect.message, granted: true } };
-    if (defects.has('apply-before-commit') && effect.channel === 'raft' && effect.message.type === 'append') return { ...effect, message: { ...effect.message, commit: (effect.message.prevIndex + effect.message.entries.length) as LogIndex } };
+    if (defects.has('renew-after-close') && effect.channel === 'lease' && effect.message.type === 'lease-ack')
+      return {
+        ...effect,
+        message: { ...effect.message, acked: [...effect.message.acked, ...effect.message.refused], refused: [] },
+      };
+    if (defects.has('votes-for-all') && effect.channel === 'raft' && effect.message.type === 'vote-reply')
+      return { ...effect, message: { ...effect.message, granted: true } };
+    if (defects.has('apply-before-commit') && effect.channel === 'raft' && effect.message.type === 'append')
+      return {
+        ...effect,
+        message: { ...effect.message, commit: (effect.message.prevIndex + effect.message.entries.length) as LogIndex },
+      };
     return effect;
   }
   #forge(from: Machine, to: NodeId, effect: ChannelMessage): void {
@@ -110,7 +123,23 @@ export class Network {
     if (!world.has('commit-on-minority') || effect.channel !== 'raft' || effect.message.type !== 'append') return;
     const { term, prevIndex, entries, round } = effect.message;
     const index = (prevIndex + entries.length) as LogIndex;
-    world.after(1, () => from.post({ type: 'message', from: to, channel: 'raft', message: { type: 'append-reply', term, ok: true, index, hintTerm: 0 as never, round, applied: index, mayVote: true } }));
+    world.after(1, () =>
+      from.post({
+        type: 'message',
+        from: to,
+        channel: 'raft',
+        message: {
+          type: 'append-reply',
+          term,
+          ok: true,
+          index,
+          hintTerm: 0 as never,
+          round,
+          applied: index,
+          mayVote: true,
+        },
+      }),
+    );
   }
 
   publish(from: Machine, gossip: GossipMessage): void {
@@ -141,7 +170,9 @@ export class Network {
 
   wanted(machine: Machine, wanted: readonly NodeId[]): void {
     this.#wanted.set(machine.id, wanted);
-    for (const id of wanted) if (id !== machine.id && !this.#links.has(this.#name(machine.id, id).link)) this.#world.after(1, () => this.dial(machine, id));
+    for (const id of wanted)
+      if (id !== machine.id && !this.#links.has(this.#name(machine.id, id).link))
+        this.#world.after(1, () => this.dial(machine, id));
   }
 
   dial(from: Machine, to: NodeId): void {
@@ -191,7 +222,9 @@ export class Network {
 
   fetchEntries(from: Machine, lo: number, hi: number, peers: readonly NodeId[]): void {
     const world = this.#world;
-    const neighbour = peers.map((p) => world.machine(p)).find((m) => m.up && this.reaches(from.id, m.id) && this.reaches(m.id, from.id));
+    const neighbour = peers
+      .map((p) => world.machine(p))
+      .find((m) => m.up && this.reaches(from.id, m.id) && this.reaches(m.id, from.id));
     if (!neighbour) return;
     world.after(2 * this.#delay(), () => {
       const entries = neighbour.entries(lo, hi);
@@ -212,4 +245,3 @@ export class Network {
     });
   }
 }
-

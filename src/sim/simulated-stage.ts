@@ -1,8 +1,18 @@
-import { formatGeneration } from '../model/generation.ts';
 import type { DesiredCopy } from '../core/reconcile/types.ts';
+import { formatGeneration } from '../model/generation.ts';
 import { taskId } from '../model/ids.ts';
 import { parseTaskDocument } from '../model/task-document.ts';
-import type { CopyRun, NodeStatus, ScenarioStage, StageEvent, StageFault, StageFactory, TaskDocument, TaskStatus, Topology } from '../scenario/types.ts';
+import type {
+  CopyRun,
+  NodeStatus,
+  ScenarioStage,
+  StageEvent,
+  StageFactory,
+  StageFault,
+  TaskDocument,
+  TaskStatus,
+  Topology,
+} from '../scenario/types.ts';
 import { formCluster, makeWorld } from './campaign.ts';
 import { admit } from './faults.ts';
 import type { Machine } from './machine.ts';
@@ -14,11 +24,23 @@ import type { World } from './world.ts';
 const LOOK_MS = 10;
 const AGENT_RESTART_MS = 400;
 
-type OpenRun = { -readonly [K in Exclude<keyof CopyRun, 'spans'>]: CopyRun[K] } & { readonly spans: { fromMs: number; toMs: number }[] };
+type OpenRun = { -readonly [K in Exclude<keyof CopyRun, 'spans'>]: CopyRun[K] } & {
+  readonly spans: { fromMs: number; toMs: number }[];
+};
 
 class SimulatedStage implements ScenarioStage {
   readonly kind = 'simulated' as const;
-  readonly supports: ScenarioStage['supports'] = new Set(['kill', 'kill-agent', 'start', 'cut', 'heal', 'partition', 'join', 'engine-kill', 'engine-start']);
+  readonly supports: ScenarioStage['supports'] = new Set([
+    'kill',
+    'kill-agent',
+    'start',
+    'cut',
+    'heal',
+    'partition',
+    'join',
+    'engine-kill',
+    'engine-start',
+  ]);
   #world: World | undefined;
   readonly #runs: OpenRun[] = [];
   readonly #events: StageEvent[] = [];
@@ -41,8 +63,13 @@ class SimulatedStage implements ScenarioStage {
       onCopyRuns: (machine, copy, at) => this.#began(machine, copy, at),
       onCopyGone: (machine, copy, at) => this.#ended(machine, copy, at),
       onNotice: (machine, notice, at) => {
-        if (notice.type === 'role' && notice.role === 'leader') this.#say(at, `node${machine.index + 1} is master of term ${notice.term}`);
-        if (notice.type === 'member' && notice.change.to === 'dead') this.#say(at, `node${machine.index + 1} holds node${this.world.machine(notice.change.id).index + 1} dead (${notice.change.evidence.join('; ')})`);
+        if (notice.type === 'role' && notice.role === 'leader')
+          this.#say(at, `node${machine.index + 1} is master of term ${notice.term}`);
+        if (notice.type === 'member' && notice.change.to === 'dead')
+          this.#say(
+            at,
+            `node${machine.index + 1} holds node${this.world.machine(notice.change.id).index + 1} dead (${notice.change.evidence.join('; ')})`,
+          );
       },
     });
     formCluster(world);
@@ -53,11 +80,27 @@ class SimulatedStage implements ScenarioStage {
   }
   #key(machine: Machine, copy: DesiredCopy): (run: OpenRun) => boolean {
     const generation = formatGeneration(copy.generation);
-    return (r) => r.node === machine.index + 1 && r.task === copy.spec.name && r.slot === copy.slot && r.generation === generation && r.endedAtMs === null;
+    return (r) =>
+      r.node === machine.index + 1 &&
+      r.task === copy.spec.name &&
+      r.slot === copy.slot &&
+      r.generation === generation &&
+      r.endedAtMs === null;
   }
   #began(machine: Machine, copy: DesiredCopy, at: number): void {
-    this.#runs.push({ task: copy.spec.name, slot: copy.slot, generation: formatGeneration(copy.generation), node: machine.index + 1, copy: `sim:${this.#runs.length + 1}`, spans: [{ fromMs: at, toMs: at }], endedAtMs: null });
-    this.#say(at, `${copy.spec.name} runs on node${machine.index + 1}, generation ${formatGeneration(copy.generation)}`);
+    this.#runs.push({
+      task: copy.spec.name,
+      slot: copy.slot,
+      generation: formatGeneration(copy.generation),
+      node: machine.index + 1,
+      copy: `sim:${this.#runs.length + 1}`,
+      spans: [{ fromMs: at, toMs: at }],
+      endedAtMs: null,
+    });
+    this.#say(
+      at,
+      `${copy.spec.name} runs on node${machine.index + 1}, generation ${formatGeneration(copy.generation)}`,
+    );
   }
   #ended(machine: Machine, copy: DesiredCopy, at: number): void {
     const run = this.#runs.find(this.#key(machine, copy));
@@ -75,7 +118,11 @@ class SimulatedStage implements ScenarioStage {
   }
 
   async submit(document: TaskDocument): Promise<void> {
-    const parsed = parseTaskDocument({ runtime: 'process', ...(document['image'] === undefined && document['command'] === undefined ? { command: ['witness'] } : {}), ...document });
+    const parsed = parseTaskDocument({
+      runtime: 'process',
+      ...(document.image === undefined && document.command === undefined ? { command: ['witness'] } : {}),
+      ...document,
+    });
     if (!parsed.ok) throw new Error(parsed.issues.map((i) => `${i.path}: ${i.message}`).join('; '));
     const spec = { ...parsed.spec, runtime: 'process' as const };
     const id = taskId(`t-${spec.name}`);
@@ -88,7 +135,12 @@ class SimulatedStage implements ScenarioStage {
 
   /** The peer that knows most stands for 'a live peer'. */
   #witness(): Machine | undefined {
-    return this.world.leader() ?? this.world.machines.filter((m) => m.up).sort((a, b) => (b.peer?.state().applied ?? 0) - (a.peer?.state().applied ?? 0))[0];
+    return (
+      this.world.leader() ??
+      this.world.machines
+        .filter((m) => m.up)
+        .sort((a, b) => (b.peer?.state().applied ?? 0) - (a.peer?.state().applied ?? 0))[0]
+    );
   }
 
   async tasks(): Promise<readonly TaskStatus[]> {
@@ -97,11 +149,32 @@ class SimulatedStage implements ScenarioStage {
     return [...peer.state().tasks.values()].map((task) => {
       const slots = task.slots.map((slot) => {
         const node = slot.state.kind === 'pending' ? undefined : this.world.machine(slot.state.node);
-        const runs = node?.copies.size ? [...node.copies.values()].some((c) => c.desired.taskId === task.id && c.desired.slot === slot.slot && c.desired.generation.g === slot.generation.g) : false;
-        const state = slot.state.kind === 'assigned' ? (runs && node?.powered ? 'running' : 'starting') : slot.state.kind;
-        return { slot: slot.slot, node: node ? node.index + 1 : null, state, generation: formatGeneration(slot.generation), startedAtMs: this.#runs.findLast((r) => r.task === task.spec.name && r.slot === slot.slot)?.spans[0]?.fromMs ?? null };
+        const runs = node?.copies.size
+          ? [...node.copies.values()].some(
+              (c) =>
+                c.desired.taskId === task.id &&
+                c.desired.slot === slot.slot &&
+                c.desired.generation.g === slot.generation.g,
+            )
+          : false;
+        const state =
+          slot.state.kind === 'assigned' ? (runs && node?.powered ? 'running' : 'starting') : slot.state.kind;
+        return {
+          slot: slot.slot,
+          node: node ? node.index + 1 : null,
+          state,
+          generation: formatGeneration(slot.generation),
+          startedAtMs:
+            this.#runs.findLast((r) => r.task === task.spec.name && r.slot === slot.slot)?.spans[0]?.fromMs ?? null,
+        };
       });
-      return { name: task.spec.name, state: slots.every((s) => s.state === 'running') ? 'running' : (slots.find((s) => s.state !== 'running')?.state ?? 'pending'), slots };
+      return {
+        name: task.spec.name,
+        state: slots.every((s) => s.state === 'running')
+          ? 'running'
+          : (slots.find((s) => s.state !== 'running')?.state ?? 'pending'),
+        slots,
+      };
     });
   }
   async nodes(): Promise<readonly NodeStatus[]> {
@@ -122,8 +195,12 @@ class SimulatedStage implements ScenarioStage {
   async inject(fault: StageFault): Promise<number> {
     const world = this.world;
     const at = world.now;
-    const machines = 'nodes' in fault ? fault.nodes.map((n) => (fault.do === 'join' ? undefined : this.#machine(n))) : [];
-    this.#say(at, `fault: ${fault.do} ${'nodes' in fault ? fault.nodes.map((n) => `node${n}`).join(' ') : JSON.stringify(fault.groups)}`);
+    const machines =
+      'nodes' in fault ? fault.nodes.map((n) => (fault.do === 'join' ? undefined : this.#machine(n))) : [];
+    this.#say(
+      at,
+      `fault: ${fault.do} ${'nodes' in fault ? fault.nodes.map((n) => `node${n}`).join(' ') : JSON.stringify(fault.groups)}`,
+    );
     for (const m of machines) {
       if (!m) continue;
       if (fault.do === 'kill') m.powerOff();
@@ -134,8 +211,12 @@ class SimulatedStage implements ScenarioStage {
     }
     if (fault.do === 'cut') {
       const alone = new Set(machines);
-      world.network.partition([world.machines.filter((m) => !alone.has(m)), ...machines.filter((m) => m !== undefined).map((m) => [m])]);
-    } else if (fault.do === 'partition') world.network.partition(fault.groups.map((g) => g.map((n) => this.#machine(n))));
+      world.network.partition([
+        world.machines.filter((m) => !alone.has(m)),
+        ...machines.filter((m) => m !== undefined).map((m) => [m]),
+      ]);
+    } else if (fault.do === 'partition')
+      world.network.partition(fault.groups.map((g) => g.map((n) => this.#machine(n))));
     else if (fault.do === 'heal') world.network.heal();
     else if (fault.do === 'join') this.#join(fault.nodes.length);
     return at;
@@ -151,7 +232,11 @@ class SimulatedStage implements ScenarioStage {
 
   runs(): readonly CopyRun[] {
     const now = this.world.now;
-    return this.#runs.map((r) => (r.endedAtMs === null ? { ...r, spans: r.spans.map((s, i) => (i === r.spans.length - 1 ? { ...s, toMs: now } : s)) } : r));
+    return this.#runs.map((r) =>
+      r.endedAtMs === null
+        ? { ...r, spans: r.spans.map((s, i) => (i === r.spans.length - 1 ? { ...s, toMs: now } : s)) }
+        : r,
+    );
   }
   events(): readonly StageEvent[] {
     return this.#events;

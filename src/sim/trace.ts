@@ -46,7 +46,8 @@ export function createTrace(): Trace {
       else if (typeof value === 'string') name(value);
       else if (typeof value === 'boolean') mix(value ? 1 : 2);
       else if (Array.isArray(value)) mix(value.length);
-      else if (depth > 0 && typeof value === 'object' && value !== null && !(value instanceof Uint8Array)) fields(value as Plain, depth - 1);
+      else if (depth > 0 && typeof value === 'object' && value !== null && !(value instanceof Uint8Array))
+        fields(value as Plain, depth - 1);
     }
   };
 

@@ -1,7 +1,7 @@
 import type { ClientResult, HostFacts, PeerConfig, PeerNotice } from '../core/peer/types.ts';
 import type { DesiredCopy } from '../core/reconcile/types.ts';
 import type { Command } from '../model/commands.ts';
-import { nodeId, type NodeId, taskId, type TaskId, wallMs } from '../model/ids.ts';
+import { type NodeId, nodeId, type TaskId, taskId, wallMs } from '../model/ids.ts';
 import { LIMITS } from '../model/limits.ts';
 import { createRng, type Rng } from '../model/random.ts';
 import type { TaskSpec } from '../model/task-spec.ts';
@@ -32,7 +32,23 @@ export interface WorldOptions {
   readonly defects: readonly Defect[];
 }
 
-export const NO_TALLY = { elections: 0, crashes: 0, agentCrashes: 0, engineCrashes: 0, stalls: 0, cuts: 0, heals: 0, joins: 0, drains: 0, snapshots: 0, falseDeaths: 0, leaseExpiries: 0, revivals: 0, messages: 0, events: 0 };
+export const NO_TALLY = {
+  elections: 0,
+  crashes: 0,
+  agentCrashes: 0,
+  engineCrashes: 0,
+  stalls: 0,
+  cuts: 0,
+  heals: 0,
+  joins: 0,
+  drains: 0,
+  snapshots: 0,
+  falseDeaths: 0,
+  leaseExpiries: 0,
+  revivals: 0,
+  messages: 0,
+  events: 0,
+};
 export type Tally = { -readonly [K in keyof typeof NO_TALLY]: number };
 
 /** What a bystander notes, for timelines and recovery times. */
@@ -136,10 +152,31 @@ export class World {
     let head = this.#heads.get(machine.id);
     if (!head) {
       head = {
-        name: `node${machine.index + 1}`, addresses: [`/sim/${machine.index}`], bootProbe: [`sim:${machine.index}`], agentVersion: 'sim', wireVersion: 1, os: 'linux', arch: 'x64',
-        runtimes: machine.witness ? [] : ['process'], problems: [], canFence: true, labels: {}, priority: 0, witness: machine.witness, images: [],
+        name: `node${machine.index + 1}`,
+        addresses: [`/sim/${machine.index}`],
+        bootProbe: [`sim:${machine.index}`],
+        agentVersion: 'sim',
+        wireVersion: 1,
+        os: 'linux',
+        arch: 'x64',
+        runtimes: machine.witness ? [] : ['process'],
+        problems: [],
+        canFence: true,
+        labels: {},
+        priority: 0,
+        witness: machine.witness,
+        images: [],
         resources: { cpus: 64, memoryBytes: 64 * 2 ** 30, diskBytes: 2 ** 40, gpus: [], devices: [] },
-        load: { cpuUsage: 0.1, cpuFrequencyMHz: null, memoryUsedBytes: 0, diskUsedBytes: 0, temperatureC: null, battery: null, fansRpm: [], gpus: [] },
+        load: {
+          cpuUsage: 0.1,
+          cpuFrequencyMHz: null,
+          memoryUsedBytes: 0,
+          diskUsedBytes: 0,
+          temperatureC: null,
+          battery: null,
+          fansRpm: [],
+          gpus: [],
+        },
       };
       this.#heads.set(machine.id, head);
     }
@@ -174,12 +211,20 @@ export class World {
     this.#replies.set(requestId, (result) => {
       if (result.ok && result.result.ok) this.invariants.acknowledged(id, spec.name);
     });
-    machine.post({ type: 'client-submit', requestId, submission: { id, spec, nonce: id, expiresAt: wallMs(this.wallNow() + SUBMISSION_LIFE_MS), from: machine.id } });
+    machine.post({
+      type: 'client-submit',
+      requestId,
+      submission: { id, spec, nonce: id, expiresAt: wallMs(this.wallNow() + SUBMISSION_LIFE_MS), from: machine.id },
+    });
   }
   propose(machine: Machine, command: Record<string, unknown>, then: (result: ClientResult) => void = () => {}): void {
     const requestId = this.#requestIds++;
     this.#replies.set(requestId, then);
-    machine.post({ type: 'client-propose', requestId, command: { by: machine.id, at: wallMs(this.wallNow()), ...command } as unknown as Command });
+    machine.post({
+      type: 'client-propose',
+      requestId,
+      command: { by: machine.id, at: wallMs(this.wallNow()), ...command } as unknown as Command,
+    });
   }
   replied(requestId: number, result: ClientResult): void {
     this.#replies.get(requestId)?.(result);
@@ -198,7 +243,13 @@ export class World {
       const peer = machine.peer;
       if (peer) this.invariants.leader(machine.id, notice.term, (index) => peer.termAt(index));
     }
-    if (notice.type === 'member' && notice.change.to === 'dead' && this.machine(notice.change.id).powered && this.network.reaches(machine.id, notice.change.id)) this.tally.falseDeaths += 1;
+    if (
+      notice.type === 'member' &&
+      notice.change.to === 'dead' &&
+      this.machine(notice.change.id).powered &&
+      this.network.reaches(machine.id, notice.change.id)
+    )
+      this.tally.falseDeaths += 1;
     for (const o of this.observers) o.onNotice?.(machine, notice, this.now);
   }
 
@@ -213,7 +264,9 @@ export class World {
     const from = this.#appliedUpTo.get(machine.id) ?? 0;
     const to = peer.state().applied;
     if (to === from) return this.invariants.told();
-    if (to > from) for (const entry of peer.logEntries((from + 1) as never, (to + 1) as never)) this.invariants.applied(machine.id, entry);
+    if (to > from)
+      for (const entry of peer.logEntries((from + 1) as never, (to + 1) as never))
+        this.invariants.applied(machine.id, entry);
     this.invariants.told();
     this.#appliedUpTo.set(machine.id, to);
     this.#bounds(machine, peer.sizes());
@@ -228,7 +281,8 @@ export class World {
       ['log entries', sizes.log, logRetained * 1.25 + LIMITS.proposalsInFlight],
       ['decisions in flight', sizes.decisions, LIMITS.proposalsInFlight],
     ];
-    for (const [what, is, may] of bounds) if (is > may) throw new InvariantBroken('bounded queues', `${machine.id} holds ${is} ${what}, may hold ${may}`);
+    for (const [what, is, may] of bounds)
+      if (is > may) throw new InvariantBroken('bounded queues', `${machine.id} holds ${is} ${what}, may hold ${may}`);
   }
   /** A snapshot took it to `index`. */
   jumped(machine: Machine, index: number): void {
@@ -250,7 +304,8 @@ export class World {
     if (!leader || !peer) return 'no leader';
     const { applied } = peer.state();
     const view = peer.consensus();
-    if (view.commit !== applied || view.lastIndex !== applied) return `the leader has applied ${applied} of ${view.lastIndex}`;
+    if (view.commit !== applied || view.lastIndex !== applied)
+      return `the leader has applied ${applied} of ${view.lastIndex}`;
     for (const m of this.machines) {
       if (!m.powered) continue;
       if (!m.peer) return `${m.id} has no agent`;
@@ -267,7 +322,14 @@ export class World {
         if (slot.state.kind !== 'assigned') return `${task.id}/${slot.slot} is ${slot.state.kind}`;
         wanted += 1;
         let runs = false;
-        for (const c of this.machine(slot.state.node).copies.values()) if (c.desired.taskId === task.id && c.desired.slot === slot.slot && c.desired.generation.g === slot.generation.g && !c.condemned) runs = true;
+        for (const c of this.machine(slot.state.node).copies.values())
+          if (
+            c.desired.taskId === task.id &&
+            c.desired.slot === slot.slot &&
+            c.desired.generation.g === slot.generation.g &&
+            !c.condemned
+          )
+            runs = true;
         if (!runs) return `${task.id}/${slot.slot} does not run on ${slot.state.node}`;
       }
     }

@@ -124,7 +124,7 @@ else {
           Mounts: [{ Type: 'volume', Source: `taskorg-${owner.clusterId.slice(0, 8)}-vol`, Target: '/data' }],
         });
         expect(HostConfig).toMatchObject({ PidMode: '' });
-        expect(HostConfig['Binds'] ?? []).toEqual([]);
+        expect(HostConfig.Binds ?? []).toEqual([]);
         expect(observed.ports).toEqual([{ container: 80, host: expect.any(Number), protocol: 'tcp' }]);
         expect(observed.ports[0]?.host).toBeGreaterThan(0);
         await runtime.kill(observed.copyId, SIGNAL());

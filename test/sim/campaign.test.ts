@@ -3,7 +3,13 @@ import { type CampaignOptions, runCampaign } from '../../src/sim/campaign.ts';
 import { DEFECTS, type Defect } from '../../src/sim/defects.ts';
 import { InvariantBroken } from '../../src/sim/invariants.ts';
 
-const options = (seed: string, more: Partial<CampaignOptions> = {}): CampaignOptions => ({ seed, seconds: 120, faultEveryMs: 10_000, tasks: 6, ...more });
+const options = (seed: string, more: Partial<CampaignOptions> = {}): CampaignOptions => ({
+  seed,
+  seconds: 120,
+  faultEveryMs: 10_000,
+  tasks: 6,
+  ...more,
+});
 
 describe('random faults', () => {
   test.each([1, 2, 3, 5, 7])('every invariant holds after every event, with %i machines', (machines) => {
@@ -21,7 +27,8 @@ describe('random faults', () => {
 
   test('lagging peers are sent snapshots when logs are short', () => {
     let snapshots = 0;
-    for (let i = 0; i < 12 && snapshots === 0; i++) snapshots += runCampaign(options(`z-${i}`, { machines: 5, seconds: 200 })).tally.snapshots;
+    for (let i = 0; i < 12 && snapshots === 0; i++)
+      snapshots += runCampaign(options(`z-${i}`, { machines: 5, seconds: 200 })).tally.snapshots;
     expect(snapshots).toBeGreaterThan(0);
   });
 });

@@ -11,7 +11,9 @@ const unmet = async (file: string, seed: string): Promise<string[]> => {
   const scenario = parseScenario(readFileSync(new URL(file, dir), 'utf8'), file);
   const stage = simulatedStage({ dir: '', log: () => {}, keep: false });
   const { verdict } = await runScenario(scenario, stage, { seed });
-  return verdict.findings.filter((f) => !f.held).map((f) => `${f.what}: expected ${f.expected}, happened ${f.happened}`);
+  return verdict.findings
+    .filter((f) => !f.held)
+    .map((f) => `${f.what}: expected ${f.expected}, happened ${f.happened}`);
 };
 
 test('there are scenarios', () => {
@@ -27,5 +29,6 @@ test.each(files)('%s holds on virtual time', async (file) => {
   // What only real hosts can do is played there.
   if (scenario.faults.some((f) => f.do !== 'kill-master' && !supports.has(f.do))) return;
   const copies = scenario.load.reduce((sum, load) => sum + (load.count ?? 1), 0);
-  for (const seed of copies > LARGE ? ['1'] : ['1', '2', '3']) expect([seed, await unmet(file, seed)]).toEqual([seed, []]);
+  for (const seed of copies > LARGE ? ['1'] : ['1', '2', '3'])
+    expect([seed, await unmet(file, seed)]).toEqual([seed, []]);
 });

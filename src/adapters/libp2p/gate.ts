@@ -69,6 +69,8 @@ interface Visitor {
   cancelDeadline: () => void;
   /** The deadline is prolonged once, whoever holds. */
   prolonged: boolean;
+  /** The key it proved while outside the allow-list: good for a hold while it is the current one. */
+  heldBy: string | null;
   /** Resolves or rejects a hold on the allow-list. */
   readonly hold: PromiseWithResolvers<void>;
 }
@@ -119,6 +121,8 @@ export class AdmissionGate {
   reviewAll(): void {
     for (const visitor of [...this.#visitors.values()]) {
       if (this.#hooks.isKnown(visitor.peer)) visitor.hold.resolve();
+      else if (visitor.heldBy !== null && !this.#hooks.keys().some((key) => key.current && key.id === visitor.heldBy))
+        visitor.hold.reject(new TaskOrgError('not_admitted', NOT_LISTED));
       else if (visitor.state === 'accepted' || visitor.state === 'admitted') this.#drop(visitor, 'struck_off');
     }
   }
@@ -141,6 +145,7 @@ export class AdmissionGate {
       state: 'stranger',
       cancelDeadline: deadline(this.#limits.admissionMs, () => this.#overdue(visitor)),
       prolonged: false,
+      heldBy: null,
       hold: Promise.withResolvers<void>(),
     };
     visitor.hold.promise.catch(() => {});
@@ -220,6 +225,7 @@ export class AdmissionGate {
     // A removed peer may still know an older secret: only the current one buys time outside the allow-list.
     if (this.#hooks.isKnown(visitor.peer)) visitor.hold.resolve();
     else if (!key.current) visitor.hold.reject(new TaskOrgError('not_admitted', NOT_LISTED));
+    else visitor.heldBy = key.id;
     const prolong = (): void => {
       if (visitor.prolonged) return;
       visitor.prolonged = true;

@@ -302,6 +302,7 @@ class Libp2pTransportImpl implements Libp2pTransport {
 
   setSecrets(secrets: ClusterSecrets): void {
     this.#keys = deriveKeys(secrets, this.#options.clusterId);
+    this.#gate.reviewAll();
   }
 
   setInvitations(invitations: readonly Invitation[]): void {

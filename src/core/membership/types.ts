@@ -68,11 +68,27 @@ export interface MemberUpdate {
 }
 
 export type MembershipMessage =
-  | { readonly type: 'ping'; readonly seq: number; readonly incarnation: Incarnation; readonly updates: readonly MemberUpdate[] }
-  | { readonly type: 'ack'; readonly seq: number; readonly incarnation: Incarnation; readonly updates: readonly MemberUpdate[] }
+  | {
+      readonly type: 'ping';
+      readonly seq: number;
+      readonly incarnation: Incarnation;
+      readonly updates: readonly MemberUpdate[];
+    }
+  | {
+      readonly type: 'ack';
+      readonly seq: number;
+      readonly incarnation: Incarnation;
+      readonly updates: readonly MemberUpdate[];
+    }
   | { readonly type: 'ping-req'; readonly seq: number; readonly target: NodeId }
   /** Answer to ping-req: what the helper's own probe of agent and boot found. */
-  | { readonly type: 'ping-req-ack'; readonly seq: number; readonly target: NodeId; readonly agent: boolean; readonly boot: boolean }
+  | {
+      readonly type: 'ping-req-ack';
+      readonly seq: number;
+      readonly target: NodeId;
+      readonly agent: boolean;
+      readonly boot: boolean;
+    }
   | { readonly type: 'updates'; readonly updates: readonly MemberUpdate[] }
   /** Anti-entropy when two peers meet; `reply` asks for the other's list. */
   | { readonly type: 'push-pull'; readonly reply: boolean; readonly updates: readonly MemberUpdate[] };

@@ -63,6 +63,8 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
   let wasCurrent = false;
   let adopted = options.adopted;
   let leaseKeys = '|';
+  /** Reconciliation took a step whose lease keys were not looked at yet. */
+  let stepped = false;
   let now = 0 as MonoMs;
   let wall = 0 as WallMs;
   let out: WorkshopEffect[] = [];
@@ -102,6 +104,12 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
           break;
       }
     }
+    stepped = true;
+  }
+
+  /** What is to be renewed follows from all that a turn did, so it is asked once a turn, however many leases were answered. */
+  function follow(): void {
+    stepped = false;
     const keys = reconcile.leaseKeys();
     const ending = reconcile.endingKeys();
     if (keys.length === 0 && ending.length === 0 && leaseKeys === '|') return;
@@ -143,6 +151,7 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
     for (const a of adopted) hold(holder.adopt(a.key, a.deadline, now));
     adopted = [];
     work();
+    while (stepped) follow();
     const effects = out;
     out = [];
     return effects;

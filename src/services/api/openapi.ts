@@ -62,7 +62,7 @@ export const TaskDocumentBody = { ...(plain(TaskDocument) as Record<string, unkn
 
 /** Query strings are text: `true` and `false` become truth values and decimal numbers numbers, where the schema wants them. */
 function fromText(schema: Record<string, unknown>, data: unknown): unknown {
-  const properties = (schema['properties'] ?? {}) as Record<string, { readonly type?: unknown }>;
+  const properties = (schema.properties ?? {}) as Record<string, { readonly type?: unknown }>;
   if (data === null || typeof data !== 'object') return data;
   return Object.fromEntries(
     Object.entries(data).map(([key, value]: [string, unknown]) => {

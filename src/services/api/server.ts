@@ -52,28 +52,24 @@ export async function startApi(ctx: ApiContext, socketPath: string): Promise<Api
   app.setValidatorCompiler(compileValidator);
   app.setErrorHandler((cause, _request, reply) => {
     const error = fromCause(cause);
-    void reply
-      .status(STATUS[error.code] ?? 500)
-      .send({
-        error: {
-          code: error.code,
-          message: error.message,
-          ...(error.hint ? { hint: error.hint } : {}),
-          details: error.details,
-        },
-      });
+    void reply.status(STATUS[error.code] ?? 500).send({
+      error: {
+        code: error.code,
+        message: error.message,
+        ...(error.hint ? { hint: error.hint } : {}),
+        details: error.details,
+      },
+    });
   });
   app.setNotFoundHandler((request, reply) => {
-    void reply
-      .status(404)
-      .send({
-        error: {
-          code: 'not_found',
-          message: `no route ${request.method} ${request.url}`,
-          hint: 'GET /v1/openapi.json lists the routes',
-          details: [],
-        },
-      });
+    void reply.status(404).send({
+      error: {
+        code: 'not_found',
+        message: `no route ${request.method} ${request.url}`,
+        hint: 'GET /v1/openapi.json lists the routes',
+        details: [],
+      },
+    });
   });
   await app.register(
     async (v1) => {

@@ -48,12 +48,12 @@ describe('machines', () => {
   it('node ls: table, json with stable names, ids, filters', async () => {
     expect(await ok(1, 'node', 'ls')).toMatch(/^ID +NAME +STATUS +ROLE/);
     const nodes = rows(await ok(2, 'node', 'ls', '--format', 'json'));
-    expect(nodes.map((n) => n['name'])).toEqual(['n1', 'n2', 'n3']);
+    expect(nodes.map((n) => n.name)).toEqual(['n1', 'n2', 'n3']);
     for (const field of ['id', 'name', 'status', 'role', 'address', 'version', 'cpus', 'memoryBytes', 'labels'])
       expect(nodes[0]).toHaveProperty(field);
-    expect(nodes.filter((n) => n['role'] === 'master')).toHaveLength(1);
-    expect((await ok(1, 'node', 'ls', '-q', '--filter', 'label=zone=z2')).trim()).toBe(nodes[1]?.['id']);
-    expect(JSON.parse(await ok(1, 'node', 'inspect', String(nodes[1]?.['id']).slice(-12)))).toMatchObject([
+    expect(nodes.filter((n) => n.role === 'master')).toHaveLength(1);
+    expect((await ok(1, 'node', 'ls', '-q', '--filter', 'label=zone=z2')).trim()).toBe(nodes[1]?.id);
+    expect(JSON.parse(await ok(1, 'node', 'inspect', String(nodes[1]?.id).slice(-12)))).toMatchObject([
       { name: 'n2', labels: { zone: 'z2' } },
     ]);
   });
@@ -102,8 +102,8 @@ describe('tasks', () => {
       error: '',
       startedAt: expect.any(Number),
     });
-    expect((await ok(1, 'ps', '-q', '--filter', 'state=running')).trim()).toBe(task?.['id']);
-    expect(JSON.parse(await ok(1, 'inspect', String(task?.['id']).slice(-12)))).toMatchObject([
+    expect((await ok(1, 'ps', '-q', '--filter', 'state=running')).trim()).toBe(task?.id);
+    expect(JSON.parse(await ok(1, 'inspect', String(task?.id).slice(-12)))).toMatchObject([
       { name: 'talk', spec: { name: 'talk' }, decisions: expect.any(Array) },
     ]);
     expect(await ok(1, 'ps')).not.toContain('\u001b');

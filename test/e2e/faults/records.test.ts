@@ -153,6 +153,7 @@ describe('a peer that is removed', () => {
     for (const node of [1, 2, 3])
       await until(`node${node} has the new secret`, WAIT_MS, () => secret(node) !== old && secret(node) === secret(1));
 
+    cluster.fleet.setReachable([4], false);
     await cluster.launch(4);
     const again = await cluster.peer(4).ended;
     expect(again.stderr).toMatch(/removed from the cluster/);
@@ -171,7 +172,7 @@ describe('a peer that is removed', () => {
 });
 
 describe('a master that is killed again and again', () => {
-  const COUNT = Number(process.env['FAULTS_TASKS'] ?? 300);
+  const COUNT = Number(process.env.FAULTS_TASKS ?? 300);
   const EVERY_MS = 2000;
   const IN_FLIGHT = 6;
   let cluster: TestCluster;

@@ -26,6 +26,7 @@ function expectFinal(ended: Ended, why: RegExp, hint: RegExp): void {
 }
 
 describe('a peer that cannot start', () => {
+  const mounts: string[] = [];
   let cluster: TestCluster;
   beforeAll(async () => {
     cluster = await TestCluster.start(1);
@@ -33,6 +34,7 @@ describe('a peer that cannot start', () => {
     await cluster.untilRunning(1, 'keeper');
   });
   afterAll(async () => {
+    for (const dir of mounts) spawnSync('umount', ['-l', dir]);
     await cluster?.dispose();
   });
 
@@ -151,17 +153,12 @@ describe('a peer that cannot start', () => {
 
   // Modes do not bind root, and mounts are root's alone: for others the mode is the test.
   describe.runIf(isRoot)('as root', () => {
-    const mounts: string[] = [];
     const mount = (dir: string, options: string): void => {
       mkdirSync(dir, { recursive: true });
       const done = spawnSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', dir]);
       expect(done.stderr.toString()).toBe('');
       mounts.push(dir);
     };
-    afterAll(() => {
-      for (const dir of mounts) spawnSync('umount', ['-l', dir]);
-    });
-
     test('a read-only data directory', async () => {
       mount(joiner('ro'), 'ro,size=64k');
       expectFinal(

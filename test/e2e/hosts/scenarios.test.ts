@@ -21,7 +21,10 @@ describe('scenarios on real hosts', () => {
   for (const name of ['kill-one', 'kill-master', 'cut-and-heal', 'engine-crash', 'agent-crash']) {
     it(`${name} holds`, { timeout: 240_000 }, async () => {
       const said: string[] = [];
-      const code = await scenarioMain(['run', name, '--stage', 'hosts'], { out: (t) => said.push(t), err: (t) => said.push(t) });
+      const code = await scenarioMain(['run', name, '--stage', 'hosts'], {
+        out: (t) => said.push(t),
+        err: (t) => said.push(t),
+      });
       expect(code, said.join('\n')).toBe(0);
     });
   }

@@ -23,10 +23,19 @@ describe('the ledger', () => {
     });
   const running = (t: TaskView): boolean => t.state === 'running' && (t.slots[0]?.ports.length ?? 0) > 0;
   const portOf = (t: TaskView): number => t.slots[0]?.ports[0]?.host ?? 0;
-  const answering = (client: LedgerClient) => until('the ledger answers', WAIT_MS, () => client.state().catch(() => undefined));
+  const answering = (client: LedgerClient) =>
+    until('the ledger answers', WAIT_MS, () => client.state().catch(() => undefined));
 
   it('keeps what it acknowledged over a crash of its own, and is revived elsewhere when its machine dies', async () => {
-    await cluster.client(1).submit({ name: 'ledger', runtime: 'process', command: [process.execPath, SERVER], ports: ['0:8080'], restart: { policy: 'always', backoff: '10ms' } });
+    await cluster
+      .client(1)
+      .submit({
+        name: 'ledger',
+        runtime: 'process',
+        command: [process.execPath, SERVER],
+        ports: ['0:8080'],
+        restart: { policy: 'always', backoff: '10ms' },
+      });
     const first = await task(1, running);
     const client = new LedgerClient(portOf(first));
     const { pid } = await answering(client);
