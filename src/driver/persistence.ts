@@ -130,11 +130,12 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
 
   // What the log can give again need not be written at once, and never in the way of what somebody waits for: it goes along
   // with the next write, or after a while by itself.
-  let _lazy: NodeJS.Timeout | undefined;
+  let waitsLazily = false;
   const scheduleLazily = (): void => {
-    if (scheduled || writing || busy || failed) return;
-    _lazy ??= setTimeout(() => {
-      _lazy = undefined;
+    if (waitsLazily || scheduled || writing || busy || failed) return;
+    waitsLazily = true;
+    setTimeout(() => {
+      waitsLazily = false;
       schedule();
     }, LAZY_MS);
   };

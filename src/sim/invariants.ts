@@ -1,6 +1,6 @@
 import type { LogEntry, PersistOp, RaftMessage } from '../core/consensus/types.ts';
 import type { LeaseKey } from '../core/lease/types.ts';
-import { applyEntry, createState, stateDigest } from '../core/state/state.ts';
+import { applyEntry, createState, dumpState, stateDigest } from '../core/state/state.ts';
 import type { ClusterState } from '../core/state/types.ts';
 import { compareGeneration, formatGeneration, type Generation } from '../model/generation.ts';
 import type { LogIndex, NodeId, TaskId, Term } from '../model/ids.ts';
@@ -228,17 +228,24 @@ export class Invariants {
   }
   /** A peer's records are what the log gives. `state` has applied everything committed. */
   records(node: NodeId, state: ClusterState): void {
-    if (stateDigest(state) !== this.referenceDigest())
+    if (!this.#sameRecords(state) && stateDigest(state) !== stateDigest(this.#reference))
       throw new InvariantBroken(
         'equal records',
         `${node}'s records differ from what the log gives at ${state.applied}`,
       );
   }
-  #digest = { at: -1, text: '' };
-  referenceDigest(): string {
-    if (this.#digest.at !== this.#reference.applied)
-      this.#digest = { at: this.#reference.applied, text: stateDigest(this.#reference) };
-    return this.#digest.text;
+  readonly #texts = { at: -1, pairs: [] as string[] };
+  /** Equal to the letter, which is quicker to see than equality of digests. */
+  #sameRecords(state: ClusterState): boolean {
+    const reference = this.#texts;
+    if (reference.at !== this.#reference.applied) {
+      reference.at = this.#reference.applied;
+      reference.pairs = [...dumpState(this.#reference)].map((pair) => JSON.stringify(pair));
+    }
+    if (state.applied !== reference.at) return false;
+    let i = 0;
+    for (const pair of dumpState(state)) if (JSON.stringify(pair) !== reference.pairs[i++]) return false;
+    return i === reference.pairs.length;
   }
 
   // ---- leases and copies -------------------------------------------------------------------------------------------------
