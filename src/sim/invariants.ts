@@ -231,7 +231,7 @@ export class Invariants {
     if (!this.#sameRecords(state) && stateDigest(state) !== stateDigest(this.#reference))
       throw new InvariantBroken(
         'equal records',
-        `${node}'s records differ from what the log gives at ${state.applied}`,
+        `${node}'s records differ from what the log gives at ${state.applied}: ${this.#firstDifference(state)}`,
       );
   }
   readonly #texts = { at: -1, pairs: [] as string[] };
@@ -246,6 +246,14 @@ export class Invariants {
     let i = 0;
     for (const pair of dumpState(state)) if (JSON.stringify(pair) !== reference.pairs[i++]) return false;
     return i === reference.pairs.length;
+  }
+
+  #firstDifference(state: ClusterState): string {
+    const there = new Map([...dumpState(state)].map((p) => [p.key, JSON.stringify(p.value)]));
+    const here = new Map([...dumpState(this.#reference)].map((p) => [p.key, JSON.stringify(p.value)]));
+    for (const key of new Set([...here.keys(), ...there.keys()]))
+      if (here.get(key) !== there.get(key)) return `${key} is ${there.get(key)}, should be ${here.get(key)}`;
+    return `applied ${state.applied} of ${this.#reference.applied}`;
   }
 
   // ---- leases and copies -------------------------------------------------------------------------------------------------

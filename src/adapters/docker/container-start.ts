@@ -140,13 +140,15 @@ async function learn(
     throw new TaskOrgError('runtime_failed', `the container of ${copyId} was removed by somebody`, { retryable: true });
   const startedAt = Date.parse(now.State.StartedAt);
   if (startedAt > 0) state.startedAt.set(id, wallMs(startedAt));
-  if (now.State.Pid > 0 && engine.cgroups.learn(id, now.State.Pid)) {
-    const target = engine.cgroups.target(id);
+  if (now.State.Pid > 0) engine.cgroups.learn(id, now.State.Pid);
+  // Compared with what was registered, not with what was known just before: another container, started meanwhile, may have
+  // taught the engine's parent group first.
+  const target = engine.cgroups.target(id);
+  if (JSON.stringify(target) !== JSON.stringify(state.containers.get(copyId)?.target)) {
     state.containers.set(copyId, { id, target });
     await register(target);
   }
-  const target = state.containers.get(copyId)?.target;
-  const seen = target !== undefined && targetStands(target);
+  const seen = targetStands(target);
   if (!seen && isRunning(now.State.Status)) {
     const still = await inspect(api, id);
     if (still && isRunning(still.State.Status)) {

@@ -447,7 +447,6 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     copies: () => workshop.facts(),
     /** The voters at an index this peer holds, for a snapshot taken there. */
     membershipAt: (index: LogIndex): Membership => consensus.membershipAt(index),
-    /** How full its queues are; every one has a limit. */
     sizes: () => ({
       ...requests.sizes(),
       pending: submissions.pending.size,
