@@ -74,7 +74,7 @@ describe('house rules', () => {
       if (!/^[a-z0-9]+(-[a-z0-9]+)*(\.d)?\.ts$/.test(name)) wrong.push(`${file}: name`);
       if (/^(utils|helpers|manager)\b/.test(name)) wrong.push(`${file}: says nothing of what it holds`);
       const lines = text.split('\n').length;
-      if (lines > 460) wrong.push(`${file}: ${lines} lines`);
+      if (lines > 470) wrong.push(`${file}: ${lines} lines`);
       if (/^export default/m.test(text)) wrong.push(`${file}: default export`);
       if (/^\s*(export )?(const )?enum /m.test(text)) wrong.push(`${file}: enum`);
       if (/^\s*(export )?namespace /m.test(text)) wrong.push(`${file}: namespace`);

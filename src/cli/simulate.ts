@@ -89,7 +89,10 @@ async function lead(settings: Settings, workers: number): Promise<number> {
         execArgv: [...process.execArgv, YOUNG_SPACE],
       });
       const give = (): boolean => {
-        if (broken.length > 0 || simulatedMs >= settings.hours * 3_600_000) return (child.disconnect(), false);
+        if (broken.length > 0 || simulatedMs >= settings.hours * 3_600_000) {
+          child.disconnect();
+          return false;
+        }
         seed = `${settings.seed}-${next++}`;
         child.send({ settings, seed });
         return true;

@@ -36,6 +36,8 @@ export class Machine {
   #clockFrom = 0;
   #writer: DiskWriter | undefined;
   #life = 0;
+  readonly #queue: { readonly event: PeerEvent; readonly life: number }[] = [];
+  #posting = false;
   #wakeAt: number | undefined;
   readonly #seeds: PeerOptions['seeds'];
   readonly #renewals = new Map<number, number>();
@@ -175,7 +177,19 @@ export class Machine {
 
   // ---- the agent ---------------------------------------------------------------------------------------------------------
 
+  /** One after another, as the driver does: an event that an effect brings about waits until the effects before it are done. */
   post(event: PeerEvent): void {
+    if (this.peer === undefined) return;
+    this.#queue.push({ event, life: this.#life });
+    if (this.#posting) return;
+    this.#posting = true;
+    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
+      if (next.life === this.#life) this.#step(next.event);
+    }
+    this.#posting = false;
+  }
+
+  #step(event: PeerEvent): void {
     const { peer, world } = this;
     if (peer === undefined) return;
     const life = this.#life;

@@ -17,6 +17,7 @@ import type { ClusterState } from '../state/types.ts';
 import { createElectorate } from './electorate.ts';
 import { createFactsDesk } from './facts-desk.ts';
 import type { Hub } from './hub.ts';
+import { createInOrder } from './in-order.ts';
 import { publishCommitted } from './log-topic.ts';
 import { createMailRoom } from './mail-room.ts';
 import { createOffice, type OfficeEffect } from './office.ts';
@@ -31,8 +32,8 @@ import { createWorkshop, type WorkshopEffect } from './workshop.ts';
 
 export type { PeerOptions } from './types.ts';
 
-// One whole peer. Each part is a core or a desk of its own; this file says who hears of what. Departs from no paper: it has
-// no protocol of its own.
+// One whole peer. Each part is a core or a desk of its own; this file says who hears of what. It has no
+// protocol of its own.
 
 const FETCH_FROM = 3;
 
@@ -79,6 +80,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     emit: (effect) => void out.push(effect),
     consense,
   };
+  const inOrder = createInOrder<ConsensusEffect>((effect) => onConsensus(effect));
   const electorate = createElectorate(hub, {
     topology,
     view: (id) => membership.view(id),
@@ -119,7 +121,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
   // ---- consensus -------------------------------------------------------------------------------------------------------
 
   function consense(event: ConsensusEvent): void {
-    for (const effect of consensus.step(event, now)) onConsensus(effect);
+    inOrder(consensus.step(event, now));
   }
 
   function onConsensus(effect: ConsensusEffect): void {

@@ -27,15 +27,13 @@ describe('the ledger', () => {
     until('the ledger answers', WAIT_MS, () => client.state().catch(() => undefined));
 
   it('keeps what it acknowledged over a crash of its own, and is revived elsewhere when its machine dies', async () => {
-    await cluster
-      .client(1)
-      .submit({
-        name: 'ledger',
-        runtime: 'process',
-        command: [process.execPath, SERVER],
-        ports: ['0:8080'],
-        restart: { policy: 'always', backoff: '10ms' },
-      });
+    await cluster.client(1).submit({
+      name: 'ledger',
+      runtime: 'process',
+      command: [process.execPath, SERVER],
+      ports: ['0:8080'],
+      restart: { policy: 'always', backoff: '10ms' },
+    });
     const first = await task(1, running);
     const client = new LedgerClient(portOf(first));
     const { pid } = await answering(client);
