@@ -273,6 +273,7 @@ export async function startAgent(
   const remote = createRemoteCopies({ peer: driver.peer, transport, runtimes: () => runtimeDriver as RuntimeDriver });
   const views = createPeerViews({ peer: driver.peer, transport });
   const waiting = createWaitingTasks({ peer: driver.peer, transport });
+  await driver.ready;
   await transport.start(
     {
       onConnected: (peer) => driver.post({ type: 'connected', peer }),

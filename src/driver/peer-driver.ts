@@ -42,6 +42,8 @@ export interface PeerDriverDependencies {
 
 export interface PeerDriver {
   readonly peer: Peer;
+  /** This life's incarnation is durable: a later one will be higher. Nothing may be said to others before. */
+  readonly ready: Promise<void>;
   post(event: PeerEvent): void;
   submit(submission: Submission): Promise<ClientResult>;
   propose(command: Command): Promise<ClientResult>;
@@ -173,6 +175,10 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
     log.debug({ from, reason }, 'peer input rejected');
   };
 
+  const ready = new Promise<void>((resolve) => {
+    persistence.local('incarnation', new TextEncoder().encode(String(options.incarnation)), resolve);
+  });
+
   const ask = (event: (requestId: number) => PeerEvent): Promise<ClientResult> => {
     if (stopped) return Promise.reject(new TaskOrgError('aborted', 'this peer is stopping'));
     const requestId = requestIds++;
@@ -189,6 +195,7 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
 
   return {
     peer,
+    ready,
     post,
     catchUp,
     persistence,
