@@ -59,12 +59,16 @@ export interface PeerDriver {
   stop(): Promise<void>;
 }
 
+/** A peer that lags more than this answers before it has applied the change itself. */
+const APPLY_PATIENCE_MS = 1000;
+
 export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependencies): PeerDriver {
   const { clock, transport, log } = deps;
   const peer = createPeer(options, clock.mono());
   const rejects = new Map<string, number>();
   const replies = new Map<number, (result: ClientResult) => void>();
   const queue: PeerEvent[] = [];
+  const appliedWaiters = new Set<{ readonly index: number; readonly resolve: () => void }>();
   const asked: ClientProposal[] = [];
   let requestIds = 1;
   let running = false;
@@ -95,6 +99,8 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
     } finally {
       running = false;
     }
+    const { applied } = peer.state();
+    for (const waiter of appliedWaiters) if (waiter.index <= applied) waiter.resolve();
     arm();
   }
 
@@ -179,6 +185,22 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
     persistence.local('incarnation', new TextEncoder().encode(String(options.incarnation)), resolve);
   });
 
+  /** Whoever changed something through this peer reads it back here: the answer waits until this peer has applied it too. */
+  const appliedHere = async (result: ClientResult): Promise<ClientResult> => {
+    if (!result.ok || result.index <= peer.state().applied) return result;
+    await new Promise<void>((resolve) => {
+      const done = (): void => {
+        cancel();
+        appliedWaiters.delete(waiter);
+        resolve();
+      };
+      const waiter = { index: result.index, resolve: done };
+      const cancel = clock.at((clock.mono() + APPLY_PATIENCE_MS) as MonoMs, done);
+      appliedWaiters.add(waiter);
+    });
+    return result;
+  };
+
   const ask = (event: (requestId: number) => PeerEvent): Promise<ClientResult> => {
     if (stopped) return Promise.reject(new TaskOrgError('aborted', 'this peer is stopping'));
     const requestId = requestIds++;
@@ -204,10 +226,10 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
     propose: (command) => {
       if (stopped) return Promise.reject(new TaskOrgError('aborted', 'this peer is stopping'));
       const requestId = requestIds++;
-      return new Promise((resolve) => {
+      return new Promise<ClientResult>((resolve) => {
         replies.set(requestId, resolve);
         if (asked.push({ requestId, command }) === 1) setImmediate(proposeAsked);
-      });
+      }).then(appliedHere);
     },
     readCurrent: () => ask((requestId) => ({ type: 'client-read', requestId })),
     onMessage: (from, channel, payload) => {

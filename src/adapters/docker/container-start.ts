@@ -2,7 +2,7 @@ import { formatCopyId } from '../../core/reconcile/copy-id.ts';
 import type { DesiredCopy, ObservedCopy } from '../../core/reconcile/types.ts';
 import type { KillTarget } from '../../model/boot-protocol.ts';
 import { TaskOrgError } from '../../model/errors.ts';
-import { type WallMs, wallMs } from '../../model/ids.ts';
+import { wallMs } from '../../model/ids.ts';
 import type { Log } from '../../ports/log.ts';
 import { targetStands } from './container-cgroup.ts';
 import { boundPorts, containerBody, containerName, isRunning, LABEL, type Owner, ownLabels } from './container-spec.ts';
@@ -59,10 +59,8 @@ export async function startContainer(
     await register(target);
     signal.throwIfAborted();
     await api.call({ method: 'POST', path: `/containers/${id}/start` });
-    state.startedAt.set(id, wallMs(Date.now()));
     signal.throwIfAborted();
-    const known = engine.cgroups.learnt && targetStands(target) && copy.spec.ports.every((p) => p.host !== 0);
-    const observed = known ? asAsked(copy, id, state.startedAt.get(id) ?? null) : await learn(deps, copy, id, register);
+    const observed = await learn(deps, copy, id, register);
     signal.throwIfAborted();
     return observed;
   } catch (error) {
@@ -126,7 +124,10 @@ async function inspect(api: EngineApi, idOrName: string): Promise<Inspection | u
   }
 }
 
-/** What only a running container tells: where the engine put its cgroup, which ports it chose. */
+/**
+ * What only a running container tells: where the engine put its cgroup, which ports it chose, and when it started by the
+ * engine's own word, which is the same after a restart of the agent.
+ */
 async function learn(
   deps: StartDependencies,
   copy: DesiredCopy,
@@ -161,11 +162,6 @@ async function learn(
     }
   }
   return asInspected(copy, now);
-}
-
-function asAsked(copy: DesiredCopy, id: string, startedAt: WallMs | null): ObservedCopy {
-  const ports = boundPorts(copy.spec.ports);
-  return { ...nameOf(copy), runtime: 'docker', handle: id, running: true, startedAt, exitCode: null, ports };
 }
 
 function asInspected(copy: DesiredCopy, of: Inspection): ObservedCopy {

@@ -342,6 +342,10 @@ describe('the API', () => {
   });
 
   it('checks what it is given and drops no field of its answers', async () => {
+    const listedNames = (query: string) =>
+      c
+        .http(1, 'GET', `/v1/tasks${query}`)
+        .then((r) => (JSON.parse(r.body) as { items: { name: string }[] }).items.map((t) => t.name));
     const error = async (...args: Parameters<CliCluster['http']>) => {
       const { status, body } = await c.http(...args);
       return { status, ...(JSON.parse(body) as { error: { message: string; details: { path: string }[] } }).error };
@@ -350,9 +354,11 @@ describe('the API', () => {
       status: 400,
       message: expect.stringContaining('not valid JSON'),
     });
-    expect(
-      await error(1, 'POST', '/v1/tasks', JSON.stringify({ name: 'big', command: 'x'.repeat(1_100_000) })),
-    ).toMatchObject({ status: 413, code: 'too_large' });
+    // The peer may hang up before the client has sent it all.
+    const big = JSON.stringify({ name: 'big', command: 'x'.repeat(1_100_000) });
+    const refused = await error(1, 'POST', '/v1/tasks', big).catch((e: NodeJS.ErrnoException) => ({ code: e.code }));
+    expect(['too_large', 'EPIPE', 'ECONNRESET']).toContain(refused.code);
+    expect(await listedNames('?all=true')).not.toContain('big');
     expect(await error(1, 'POST', '/v1/tokens', JSON.stringify({ foo: 1, uses: 'x' }))).toMatchObject({
       status: 400,
       code: 'invalid_input',
@@ -364,16 +370,12 @@ describe('the API', () => {
       token: expect.any(String),
       uses: 1,
     });
-    expect(JSON.parse((await c.http(2, 'POST', '/v1/tasks/pub/stop')).body)).toEqual({
+    expect(JSON.parse((await c.http(1, 'POST', '/v1/tasks/pub/stop')).body)).toEqual({
       index: expect.any(Number),
       copies: expect.any(Number),
       changed: true,
     });
-    const listed = (query: string) =>
-      c
-        .http(1, 'GET', `/v1/tasks${query}`)
-        .then((r) => (JSON.parse(r.body) as { items: { name: string }[] }).items.map((t) => t.name));
-    expect(await listed('?all=true')).toContain('pub');
-    expect(await listed('?all=false')).not.toContain('pub');
+    expect(await listedNames('?all=true')).toContain('pub');
+    expect(await listedNames('?all=false')).not.toContain('pub');
   });
 });
