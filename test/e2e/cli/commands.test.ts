@@ -348,7 +348,10 @@ describe('the API', () => {
         .then((r) => (JSON.parse(r.body) as { items: { name: string }[] }).items.map((t) => t.name));
     const error = async (...args: Parameters<CliCluster['http']>) => {
       const { status, body } = await c.http(...args);
-      return { status, ...(JSON.parse(body) as { error: { message: string; details: { path: string }[] } }).error };
+      return {
+        status,
+        ...(JSON.parse(body) as { error: { code: string; message: string; details: { path: string }[] } }).error,
+      };
     };
     expect(await error(1, 'POST', '/v1/tasks', '{"foo')).toMatchObject({
       status: 400,
