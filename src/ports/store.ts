@@ -10,7 +10,7 @@ import type { Submission } from '../model/records.ts';
 export interface Store {
   /** Everything a starting peer needs. Throws data_dir_locked | data_dir_unusable | log_lost (never silently empty). */
   load(): Promise<StoreContents>;
-  /** One fsynced batch, all or nothing. An error means the peer must stop (protocols.md 3). */
+  /** One fsynced batch, all or nothing. An error means the peer must stop. */
   write(batch: StoreBatch): Promise<void>;
   /** Log entries [from, to] still kept, for neighbours' range requests. */
   entries(from: LogIndex, to: LogIndex): Promise<readonly LogEntry[]>;

@@ -2,7 +2,7 @@ import type { DurationMs, LogIndex, NodeId, Term } from '../../model/ids.ts';
 
 // Raft (Ongaro & Ousterhout 2014; section numbers of Ongaro's thesis where given), with PreVote (9.6), CheckQuorum (6.2),
 // joint consensus (4.3), leadership transfer (3.10), ReadIndex (6.4), learners (4.2.1), and one departure that only
-// strengthens commit: an entry also waits for a second machine whenever the leader holds one alive (protocols.md 3).
+// strengthens commit: an entry also waits for a second machine whenever the leader holds one alive.
 //
 // The shape is that of etcd-io/raft: events in, effects out, in three classes the driver keeps apart:
 //  - `persist` effects of one or many steps are merged into one fsynced batch (group commit);
@@ -213,7 +213,7 @@ export interface ConsensusView {
   readonly lastIndex: LogIndex;
   readonly membership: Membership;
   readonly mayVote: boolean;
-  /** Leader: the no-op of its own term is applied, so it may decide (protocols.md 5, Acknowledging). */
+  /** Leader: the no-op of its own term is applied, so it may decide. */
   readonly established: boolean;
   /** Leader: last durable match per peer. */
   readonly match: ReadonlyMap<NodeId, LogIndex>;

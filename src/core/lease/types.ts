@@ -1,7 +1,7 @@
 import type { Generation } from '../../model/generation.ts';
 import type { DurationMs, MonoMs, NodeId, TaskId } from '../../model/ids.ts';
 
-// Leases of exclusive slots (Gray & Cheriton 1989), to the letter of protocols.md 5.
+// Leases of exclusive slots (Gray & Cheriton 1989).
 
 export interface LeaseConfig {
   /** L */
