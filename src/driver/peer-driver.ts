@@ -149,6 +149,8 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
       case 'dial':
         transport.dial(effect.peer, AbortSignal.timeout(2000)).catch(() => {});
         return;
+      case 'hang-up':
+        return transport.hangUp(effect.peer);
       case 'peers':
         transport.setPeers(effect.peers);
         transport.setWanted(effect.wanted);

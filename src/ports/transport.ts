@@ -23,6 +23,8 @@ export interface Transport {
   publish(topic: Topic, payload: Uint8Array): Promise<void>;
   /** One dial attempt, also used by the redial loop: resolves when admitted; rejects with 'refused' in the message cause when the port refused. */
   dial(to: NodeId, signal: AbortSignal): Promise<void>;
+  /** Ends the connection to a peer from which nothing comes any more; told as any loss, and redialled if it is wanted. */
+  hangUp(peer: NodeId): void;
   /** Which peers may be connected (allow-list) and their known addresses; a peer struck from it is disconnected at once. */
   setPeers(peers: readonly KnownPeer[]): void;
   /** Peers this one should keep a connection to (all, or its monitors, voters ...): redialled with back-off. */

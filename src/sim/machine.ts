@@ -260,6 +260,8 @@ export class Machine {
         return world.network.probeBoot(this, effect.peer, effect.attempt);
       case 'dial':
         return world.network.dial(this, effect.peer);
+      case 'hang-up':
+        return world.network.hangUp(this, effect.peer);
       case 'peers':
         return world.network.wanted(this, effect.wanted);
       case 'credentials-changed':

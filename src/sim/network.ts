@@ -17,6 +17,8 @@ export interface NetworkOptions {
 }
 
 const HELD_MS = 300;
+/** Until an end that hears nothing gives its connection up. */
+const SILENT_MS = 400;
 
 export class Network {
   readonly #world: World;
@@ -204,18 +206,27 @@ export class Network {
     });
   }
 
+  /** One end gives a silent connection up; the other hears of it, or finds out by its own probes. */
+  hangUp(from: Machine, to: NodeId): void {
+    const other = this.#world.find(to);
+    if (other) this.#close(from, other, 0, this.reaches(from.id, to) ? this.#delay() : SILENT_MS);
+  }
+  #close(near: Machine, far: Machine, nearMs: number, farMs: number): void {
+    const { link } = this.#name(near.id, far.id);
+    if (!this.#links.delete(link)) return;
+    const lost = (end: Machine, other: Machine): void => {
+      if (!end.up || this.#links.has(link)) return;
+      end.post({ type: 'disconnected', peer: other.id });
+      this.#redial(end, other.id);
+    };
+    this.#world.after(nearMs, () => lost(near, far));
+    this.#world.after(farMs, () => lost(far, near));
+  }
+
   /** All connections of a machine end: silently by a power cut (no FIN), or as a dying process closes them. */
   closeAll(machine: Machine, silent: boolean): void {
-    const world = this.#world;
-    for (const other of world.machines) {
-      const { link } = this.#name(machine.id, other.id);
-      if (other === machine || !this.#links.delete(link)) continue;
-      world.after(silent ? 400 : this.#delay() + 2, () => {
-        if (!other.up || this.#links.has(link)) return;
-        other.post({ type: 'disconnected', peer: machine.id });
-        this.#redial(other, machine.id);
-      });
-    }
+    for (const other of this.#world.machines)
+      if (other !== machine) this.#close(machine, other, 0, silent ? SILENT_MS : this.#delay() + 2);
   }
 
   // ---- catching up -------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { TaskOrgError } from '../../src/model/errors.ts';
+import { nodeId } from '../../src/model/ids.ts';
 import { LIMITS } from '../../src/model/limits.ts';
 import { BULK_WINDOW_BYTES } from '../../src/model/wire.ts';
 import type { KnownPeer, Transport } from '../../src/ports/transport.ts';
@@ -272,6 +273,20 @@ export function transportContract(name: string, makeWorld: () => ContractWorld):
       expect(await codeOf(a.transport.dial(b.transport.self, never))).toBe('not_admitted');
       expect(await codeOf(b.transport.dial(a.transport.self, AbortSignal.timeout(300)))).toBe('unreachable');
       expect(a.recorder.count('connected')).toBe(1);
+    });
+
+    test('a connection that is hung up ends at both ends, and is dialled again while it is wanted', async () => {
+      const [a, b] = await pair();
+      a.transport.setWanted([b.transport.self]);
+      b.transport.setWanted([a.transport.self]);
+      a.transport.hangUp(b.transport.self);
+      await Promise.all(
+        [a, b].map(({ recorder }) =>
+          recorder.until('back', () => recorder.count('disconnected') === 1 && recorder.count('connected') === 2),
+        ),
+      );
+      a.transport.hangUp(nodeId('nobody'));
+      expect(a.transport.connected()).toEqual([b.transport.self]);
     });
 
     test('a peer that the other does not know yet is held until it does', async () => {

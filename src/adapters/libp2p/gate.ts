@@ -15,6 +15,7 @@ import {
   proveAsDialler,
   proveAsListener,
 } from './admission.ts';
+import type { StrangerAllowance } from './allowance.ts';
 import { corkWrites } from './cork-writes.ts';
 import type { Counters, TransportLog } from './counters.ts';
 import { deadline } from './deadline.ts';
@@ -82,6 +83,7 @@ export class AdmissionGate {
   readonly #self: NodeId;
   readonly #limits: GateLimits;
   readonly #hooks: GateHooks;
+  readonly #allowance: StrangerAllowance;
   readonly #counters: Counters;
   readonly #log: TransportLog;
   readonly #visitors = new Map<string, Visitor>();
@@ -94,6 +96,7 @@ export class AdmissionGate {
   constructor(
     options: { clusterId: ClusterId; self: NodeId; limits: GateLimits },
     hooks: GateHooks,
+    allowance: StrangerAllowance,
     counters: Counters,
     log: TransportLog,
   ) {
@@ -101,6 +104,7 @@ export class AdmissionGate {
     this.#self = options.self;
     this.#limits = options.limits;
     this.#hooks = hooks;
+    this.#allowance = allowance;
     this.#counters = counters;
     this.#log = log;
   }
@@ -129,6 +133,7 @@ export class AdmissionGate {
 
   onOpen(connection: Connection): void {
     if (this.#visitors.has(connection.id)) return;
+    this.#allowance.opened(connection);
     corkWrites(connection);
     if (this.#strangers >= this.#limits.pendingConnections) {
       // A flood of strangers must not keep members out: a member proves itself within milliseconds, so the oldest goes.
@@ -245,6 +250,7 @@ export class AdmissionGate {
   }
 
   #accept(visitor: Visitor): void {
+    this.#allowance.lift(visitor.connection);
     if (visitor.state === 'proving') visitor.state = 'accepted';
   }
 

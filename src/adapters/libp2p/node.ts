@@ -7,6 +7,7 @@ import type { Multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p } from 'libp2p';
 import { TaskOrgError } from '../../model/errors.ts';
 import { LIMITS } from '../../model/limits.ts';
+import type { RawConnection, StrangerAllowance } from './allowance.ts';
 
 // The one place that builds the libp2p node, with every setting and why it is not the default.
 // There is no identify, no ping, no autodial and no peer discovery service: admission, the redial loop, the gossip room
@@ -33,6 +34,8 @@ const MAX_CONNECTIONS = LIMITS.peers * 2;
 export async function createNode(options: {
   readonly privateKey: PrivateKey;
   readonly listen: readonly string[];
+  /** Bounds what inbound connections send before they are admitted. */
+  readonly allowance?: StrangerAllowance;
 }): Promise<BuiltNode> {
   const libp2p = await createLibp2p({
     privateKey: options.privateKey,
@@ -70,7 +73,13 @@ export async function createNode(options: {
     },
     // Aborts live connections when a ping takes over 5 s, and costs a stream per peer and 10 s. SWIM probes instead.
     connectionMonitor: { enabled: false, abortConnectionOnPingFailure: false },
-    connectionGater: { denyDialMultiaddr: () => false },
+    connectionGater: {
+      denyDialMultiaddr: () => false,
+      denyInboundConnection: (raw) => {
+        options.allowance?.watch(raw as unknown as RawConnection);
+        return false;
+      },
+    },
     logger: process.env.DEBUG?.includes('libp2p') ? (undefined as never) : quietLogger,
     services: { internals: (components: NodeComponents) => ({ components }) },
   });

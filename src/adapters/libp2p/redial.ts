@@ -6,7 +6,8 @@ import type { NodeId } from '../../model/ids.ts';
 export const REDIAL = {
   afterLossMs: 200,
   factor: 1.6,
-  mostMs: 5_000,
+  /** A cut that heals is noticed after at most this and one unanswered dial. */
+  mostMs: 1_500,
   headStartMs: 300,
   /** Share of a delay that is random, so that a whole cluster does not knock at the same moment. */
   jitter: 0.2,

@@ -6,6 +6,7 @@ import { LIMITS } from '../../model/limits.ts';
 import type { ByteStream, Channel, KnownPeer, Topic, Transport, TransportHandlers } from '../../ports/transport.ts';
 import { AddressBook } from './address-book.ts';
 import { type AdmissionKey, secretKey } from './admission.ts';
+import { StrangerAllowance } from './allowance.ts';
 import { BulkServer, bulkProtocol, openBulk } from './bulk-server.ts';
 import { Counters, silentLog, type TransportLog } from './counters.ts';
 import { race } from './dialer.ts';
@@ -87,6 +88,7 @@ class Libp2pTransportImpl implements Libp2pTransport {
   readonly #limits: TransportLimits;
   readonly #log: TransportLog;
   readonly #counters = new Counters();
+  readonly #allowance = new StrangerAllowance(this.#counters);
   readonly #book = new AddressBook();
   readonly #gate: AdmissionGate;
   readonly #links: PeerLinks;
@@ -119,6 +121,7 @@ class Libp2pTransportImpl implements Libp2pTransport {
             : Promise.reject(new TaskOrgError('busy', 'not started', { retryable: true })),
         wallNow: deps.wallNow ?? Date.now,
       },
+      this.#allowance,
       this.#counters,
       this.#log,
     );
@@ -156,7 +159,7 @@ class Libp2pTransportImpl implements Libp2pTransport {
     signal.throwIfAborted();
     this.#handlers = handlers;
     const { clusterId, privateKey, listen } = this.#options;
-    const node = await createNode({ privateKey, listen });
+    const node = await createNode({ privateKey, listen, allowance: this.#allowance });
     this.#node = node;
     const { libp2p, components } = node;
     libp2p.addEventListener('connection:open', (event) => this.#gate.onOpen(event.detail));
@@ -280,6 +283,10 @@ class Libp2pTransportImpl implements Libp2pTransport {
       retryable: true,
       cause: new Error(refused ? `refused (${detail})` : detail),
     });
+  }
+
+  hangUp(peer: NodeId): void {
+    this.#links.cut(peer);
   }
 
   setPeers(peers: readonly KnownPeer[]): void {

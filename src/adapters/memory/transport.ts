@@ -222,6 +222,11 @@ class MemoryTransport implements Transport {
     this.#redial.setWanted(peers);
   }
 
+  hangUp(peer: NodeId): void {
+    const link = this.#links.get(peer);
+    if (link) this.#close(link);
+  }
+
   connected(): readonly NodeId[] {
     return [...this.#links.keys()];
   }

@@ -169,6 +169,17 @@ export function healthy(ctx: Context, m: Member): boolean {
   );
 }
 
+/**
+ * Heard here so lately that no probe of ours can have run out yet: then what others say of its silence or death, perhaps from
+ * the far side of a cut that has just healed, waits for what our own probe finds.
+ */
+export function vouched(ctx: Context, m: Member): boolean {
+  if (agentGone(ctx, m)) return false;
+  if (healthy(ctx, m)) return true;
+  if (!m.monitored || !m.view.connected || m.view.lastHeardAt === undefined) return false;
+  return ctx.now - m.view.lastHeardAt <= ctx.probeIntervalMs + m.slackMs + ackTimeoutMs(ctx);
+}
+
 export const settled = (status: MemberStatus): boolean => status === 'dead' || status === 'left';
 
 export function setStatus(ctx: Context, m: Member, to: MemberStatus, evidence: readonly string[]): void {

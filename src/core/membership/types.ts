@@ -125,6 +125,8 @@ export type MembershipEffect =
   | { readonly type: 'gossip'; readonly updates: readonly MemberUpdate[] }
   | { readonly type: 'probe-boot'; readonly peer: NodeId; readonly attempt: number }
   | { readonly type: 'dial'; readonly peer: NodeId }
+  /** Its connection stands and carries nothing: end it, and redial as after any loss. */
+  | { readonly type: 'hang-up'; readonly peer: NodeId }
   | { readonly type: 'changed'; readonly change: MemberChange }
   /** This peer's own incarnation rose (refutation): the driver persists it before the next start, the facts carry it. */
   | { readonly type: 'incarnation'; readonly incarnation: Incarnation }

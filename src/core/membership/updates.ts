@@ -11,6 +11,7 @@ import {
   setHealth,
   setStatus,
   settled,
+  vouched,
 } from './context.ts';
 import { agreement, ownEvidence } from './evidence.ts';
 import { answerWaiters, inquire, refreshAccusers, setClaim, showClaims } from './inquiry.ts';
@@ -20,8 +21,8 @@ import { type Verdict, verdictOn } from './suspicion.ts';
 import type { MembershipEvent, MemberUpdate } from './types.ts';
 
 // What others say (SWIM sections 4.1 and 4.2). A higher incarnation beats everything; at the same incarnation
-// alive < suspect, agent-down < dead < left. Departures: word of a silent or dead member does not outweigh its voice heard
-// here within the ack timeout (it is told instead, and refutes), and starts our own inquiry at once.
+// alive < suspect, agent-down < dead < left. Departures: word of a silent or dead member does not outweigh its voice while
+// no probe of ours can have run out (it is told instead, and refutes), and starts our own inquiry at once.
 
 export function takeUpdates(ctx: Context, from: NodeId, updates: readonly MemberUpdate[]): void {
   for (const u of updates) {
@@ -115,7 +116,7 @@ function saidDead(ctx: Context, m: Member, from: NodeId, u: MemberUpdate): void 
   const own = m.claims.get(ctx.self);
   const bootAnswersUs =
     own?.kind === 'agent-down' && ctx.now - m.bootHeardAt <= 2 * ctx.probeIntervalMs + ackTimeoutMs(ctx);
-  if (!healthy(ctx, m) && !bootAnswersUs) {
+  if (!vouched(ctx, m) && !bootAnswersUs) {
     over(
       ctx,
       m,
@@ -143,6 +144,8 @@ function over(
   m.claims.clear();
   ctx.accused.delete(m);
   answerWaiters(ctx, m, false);
+  // What TCP still holds for it would be repeated at ever longer intervals, for many seconds after a cut has healed.
+  if (status === 'dead' && m.view.connected) ctx.out.push({ type: 'hang-up', peer: m.id });
   m.view.accusers = accusers;
   setStatus(ctx, m, status, evidence);
   ctx.spread.add(m.id);

@@ -224,6 +224,8 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
         });
       case 'dial':
         return hub.emit({ type: 'dial', peer: effect.peer });
+      case 'hang-up':
+        return hub.emit({ type: 'hang-up', peer: effect.peer });
       case 'incarnation':
         facts.setIncarnation(toIncarnation(effect.incarnation));
         return hub.emit({ type: 'incarnation', incarnation: effect.incarnation });

@@ -119,6 +119,7 @@ export type PeerEffect =
       readonly addresses: readonly string[];
     }
   | { readonly type: 'dial'; readonly peer: NodeId }
+  | { readonly type: 'hang-up'; readonly peer: NodeId }
   /** The allow-list with addresses, and whom to stay connected to. */
   | {
       readonly type: 'peers';

@@ -299,6 +299,12 @@ export class Network {
       });
     }
   }
+  #hangUp(m: Machine, other: Machine): void {
+    if (!this.#links.delete(this.#link(m, other))) return;
+    this.later(0, () => this.#lost(m, other));
+    if (this.#reaches(m, other)) this.later(this.#delay(), () => this.#lost(other, m));
+    this.later(200 + this.#rng.next() * 300, () => this.#dial(m, other));
+  }
   #deliver(m: Machine, event: MembershipEvent): void {
     if (!m.agentUp) return;
     if (m.stalledUntil > this.now) m.inbox.push(event);
@@ -364,6 +370,9 @@ export class Network {
       case 'dial':
         this.sent.dial++;
         this.#dial(m, this.machine(effect.peer));
+        return;
+      case 'hang-up':
+        this.#hangUp(m, this.machine(effect.peer));
         return;
       case 'changed':
         this.observed.push({ at: this.now, observer: m.id, change: effect.change });

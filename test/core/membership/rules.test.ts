@@ -171,6 +171,29 @@ describe('accusation', () => {
     expect(bench.status(B)).toBe('alive');
     expect(sends(told, 'updates')).toMatchObject([{ to: B, message: { updates: [{ status: 'dead' }] } }]);
   });
+  it('a death said from the far side of a healed cut is not believed between two of our probes', () => {
+    const bench = new Bench();
+    bench.pass(300, [B, C, D]);
+    for (const id of [B, C, D]) bench.ack(id);
+    const heard = bench.now;
+    bench.pass(config.probeIntervalMs + 60, []);
+    expect(bench.now - heard).toBeGreaterThan(config.ackTimeoutMs);
+    const effects = bench.from(C, { type: 'push-pull', reply: false, updates: [of(B, 'dead', 0, C)] });
+    expect([bench.status(B), changes(effects)]).toEqual(['alive', []]);
+    expect(sends(effects, 'updates')).toMatchObject([{ to: B, message: { updates: [{ status: 'dead' }] } }]);
+    // Silence of its own it does believe.
+    expect(changes([...bench.pass(600, [C, D]), ...bench.said(C, of(B, 'dead', 0, C))])).toContain('b suspect > dead');
+  });
+  it('the silent connection of a dead member is hung up; one that closed by itself is not', () => {
+    const bench = new Bench();
+    bench.pass(1500, [C, D]);
+    const effects = bench.said(C, of(B, 'suspect', 0, C));
+    expect(effects.filter((e) => e.type === 'hang-up')).toEqual([{ type: 'hang-up', peer: B }]);
+    const closed = new Bench();
+    closed.step({ type: 'disconnected', peer: B });
+    const later = [...closed.pass(1500, [C, D]), ...closed.said(C, of(B, 'suspect', 0, C))];
+    expect([closed.status(B), later.filter((e) => e.type === 'hang-up')]).toEqual(['dead', []]);
+  });
   it('word of others about a member not heard lately starts our own inquiry', () => {
     const bench = new Bench();
     bench.pass(240, []);
