@@ -1,6 +1,6 @@
 import type { Generation } from './generation.ts';
 import type { NodeId, TaskId, WallMs } from './ids.ts';
-import type { ClusterRecord, InvitationRecord, PeerRecord, Submission } from './records.ts';
+import type { ClusterRecord, InvitationRecord, PeerRecord, Submission, RefusalCode } from './records.ts';
 import type { TaskSpec } from './task-spec.ts';
 
 // Intents: what stands in the replicated log. Encoded as dag-cbor {v: 1, ...command}. Applied by core/state, the same on
@@ -86,6 +86,6 @@ export type ApplyResult =
   /** Refused by the state machine (e.g. name in use, stale generation). The entry stands; the state is unchanged. */
   | {
       readonly ok: false;
-      readonly code: 'name_in_use' | 'not_found' | 'stale' | 'already_exists' | 'refused' | 'limit';
+      readonly code: RefusalCode;
       readonly reason: string;
     };

@@ -115,9 +115,14 @@ export interface Submission {
 }
 
 /** The verdict on a submission id, remembered for twice the expiry so that nothing removed comes back. */
+/** Why the state machine refuses a command. */
+export type RefusalCode = 'name_in_use' | 'not_found' | 'stale' | 'already_exists' | 'refused' | 'limit';
+
 export interface SubmissionVerdict {
   readonly id: TaskId;
   readonly verdict: 'accepted' | 'refused' | 'removed';
+  /** Of a refusal: so that whoever asks again is answered as the first time. */
+  readonly code: RefusalCode | null;
   readonly index: LogIndex;
   readonly reason: string;
   readonly forgetAt: WallMs;

@@ -55,7 +55,7 @@ export function createSubmissions(
     if (task && task.specVersion === 1 && !sameValue(task.spec, submission.spec)) return idTaken(submission.id);
     const verdict = hub.state().verdicts.get(submission.id);
     return verdict && verdict.verdict !== 'accepted'
-      ? { ok: false, code: 'refused', reason: verdict.reason || verdict.verdict }
+      ? { ok: false, code: verdict.code ?? 'refused', reason: verdict.reason || verdict.verdict }
       : { ok: true };
   }
 

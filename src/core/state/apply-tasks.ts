@@ -19,7 +19,7 @@ export function taskSubmit(c: Change, { submission }: Of<'task.submit'>): ApplyR
   if (state.verdicts.size >= LIMITS.rememberedSubmissions)
     return refused('limit', `${LIMITS.rememberedSubmissions} submissions are remembered already; try again later`);
   const refuse = (result: ApplyResult & { ok: false }): ApplyResult => {
-    rememberRefusal(c, id, result.reason, expiresAt);
+    rememberRefusal(c, id, result, expiresAt);
     return result;
   };
   if (expiresAt <= c.at) return refuse({ ok: false, code: 'refused', reason: 'the submission has expired' });
@@ -43,7 +43,7 @@ export function taskSubmit(c: Change, { submission }: Of<'task.submit'>): ApplyR
     decisions: [],
   };
   putTask(c, undefined, decided(c, record, forTask('accepted', `accepted from ${submission.from}`)));
-  putVerdict(c, { id, verdict: 'accepted', index: c.index, reason: '', forgetAt: twice(c, expiresAt) });
+  putVerdict(c, { id, verdict: 'accepted', code: null, index: c.index, reason: '', forgetAt: twice(c, expiresAt) });
   addEvent(c, 'task.accepted', spec.name, `task ${spec.name} accepted`);
   return OK;
 }
@@ -58,7 +58,9 @@ function settledBefore(c: Change, submission: Submission): ApplyResult | undefin
   }
   const verdict = c.state.verdicts.get(id);
   if (verdict === undefined) return undefined;
-  return refused('refused', verdict.verdict === 'removed' ? 'the task of this id was removed' : verdict.reason);
+  return verdict.verdict === 'removed'
+    ? refused('refused', 'the task of this id was removed')
+    : refused(verdict.code ?? 'refused', verdict.reason);
 }
 
 export function taskRefuse(c: Change, command: Of<'task.refuse'>): ApplyResult {
@@ -66,12 +68,17 @@ export function taskRefuse(c: Change, command: Of<'task.refuse'>): ApplyResult {
   if (c.state.verdicts.has(command.id)) return OK;
   if (c.state.verdicts.size >= LIMITS.rememberedSubmissions)
     return refused('limit', `${LIMITS.rememberedSubmissions} submissions are remembered already`);
-  rememberRefusal(c, command.id, command.reason, command.expiresAt);
+  rememberRefusal(c, command.id, { code: 'refused', reason: command.reason }, command.expiresAt);
   return OK;
 }
 
-function rememberRefusal(c: Change, id: Submission['id'], reason: string, expiresAt: WallMs): void {
-  putVerdict(c, { id, verdict: 'refused', index: c.index, reason, forgetAt: twice(c, expiresAt) });
+function rememberRefusal(
+  c: Change,
+  id: Submission['id'],
+  { code, reason }: Pick<ApplyResult & { ok: false }, 'code' | 'reason'>,
+  expiresAt: WallMs,
+): void {
+  putVerdict(c, { id, verdict: 'refused', code, index: c.index, reason, forgetAt: twice(c, expiresAt) });
   addEvent(c, 'task.refused', id, reason);
 }
 
@@ -148,7 +155,14 @@ export function taskRemove(c: Change, { taskId }: Of<'task.remove'>): ApplyResul
   const verdict = c.state.verdicts.get(taskId);
   if (before === undefined) return verdict?.verdict === 'removed' ? OK : refused('not_found', `no task ${taskId}`);
   putTask(c, before, undefined);
-  putVerdict(c, { id: taskId, verdict: 'removed', index: c.index, reason: '', forgetAt: verdict?.forgetAt ?? c.at });
+  putVerdict(c, {
+    id: taskId,
+    verdict: 'removed',
+    code: null,
+    index: c.index,
+    reason: '',
+    forgetAt: verdict?.forgetAt ?? c.at,
+  });
   addEvent(c, 'task.removed', before.spec.name, `task ${before.spec.name} removed`);
   return OK;
 }

@@ -121,7 +121,7 @@ describe('submissions', () => {
     const s = withTask();
     expect(code(s.run(submit('t2', { name: 't1' })))).toBe('name_in_use');
     s.run(remove('t1'));
-    expect(code(s.run(submit('t2', { name: 't1' })))).toBe('refused');
+    expect(code(s.run(submit('t2', { name: 't1' })))).toBe('name_in_use');
     expect(code(s.run(submit('t3', { name: 't1' })))).toBe('ok');
   });
   it('do not bring a removed task back until long after they have expired', () => {
