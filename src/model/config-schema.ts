@@ -164,7 +164,7 @@ export const PeerConfigSchema = section('One peer of task-org.', {
       'Election timeout, drawn between min and max. At least three heartbeats, and well over a round trip with a disk flush.',
     ),
     electionTimeoutMax: duration('1s', 20, HOUR, 'See electionTimeoutMin; at least as long.'),
-    heartbeat: duration('100ms', 5, HOUR, 'Between two heartbeats of the master.'),
+    heartbeat: duration('150ms', 5, HOUR, 'Between two heartbeats of the master.'),
     maxAppendEntries: whole(512, 1, 512, 'Entries in one message to a follower.'),
     maxAppendBytes: whole(786_432, 65_536, 786_432, 'Bytes of commands in one message to a follower.'),
     maxInFlight: whole(32, 1, 1024, 'Messages to one follower not yet answered.'),

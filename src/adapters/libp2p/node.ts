@@ -1,6 +1,5 @@
 import type { GossipSubComponents } from '@chainsafe/libp2p-gossipsub';
 import type { ComponentLogger, Connection, Libp2p, Logger, PrivateKey } from '@libp2p/interface';
-import { noise } from '@libp2p/noise';
 import { tcp } from '@libp2p/tcp';
 import { yamux } from '@libp2p/yamux';
 import type { Multiaddr } from '@multiformats/multiaddr';
@@ -8,6 +7,7 @@ import { createLibp2p } from 'libp2p';
 import { TaskOrgError } from '../../model/errors.ts';
 import { LIMITS } from '../../model/limits.ts';
 import type { RawConnection, StrangerAllowance } from './allowance.ts';
+import { encryption } from './encryption.ts';
 
 // The one place that builds the libp2p node, with every setting and why it is not the default.
 // There is no identify, no ping, no autodial and no peer discovery service: admission, the redial loop, the gossip room
@@ -50,7 +50,7 @@ export async function createNode(options: {
         listenOpts: { noDelay: true, keepAlive: true },
       }),
     ],
-    connectionEncrypters: [noise()],
+    connectionEncrypters: [encryption()],
     // A window of 1 MiB bounds what one stream may have under way; a reader 4 MiB behind would be cut off.
     streamMuxers: [
       yamux({

@@ -31,7 +31,7 @@ export interface ConsensusConfig {
 export const DEFAULT_CONSENSUS_CONFIG: ConsensusConfig = {
   electionTimeoutMinMs: 600 as DurationMs,
   electionTimeoutMaxMs: 1000 as DurationMs,
-  heartbeatMs: 100 as DurationMs,
+  heartbeatMs: 150 as DurationMs,
   maxAppendEntries: 512,
   maxAppendBytes: 768 * 1024,
   maxInFlight: 32,

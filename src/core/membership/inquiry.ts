@@ -39,6 +39,13 @@ export function hear(ctx: Context, m: Member): void {
   if (!settled(m.view.status)) setStatus(ctx, m, 'alive', ['answers again']);
 }
 
+/** A sign of life that carries no news: while there is news to tell, the ping that carries it still goes out in its time. */
+export function overhear(ctx: Context, m: Member): void {
+  const { nextProbeAt } = m;
+  hear(ctx, m);
+  if (ctx.accused.size > 0 || ctx.spread.size > 0) m.nextProbeAt = nextProbeAt;
+}
+
 /** The inquiry is over; a claim of ours falls, and the member learns of it, so that it refutes it everywhere. */
 function withdraw(ctx: Context, m: Member): void {
   m.check = undefined;

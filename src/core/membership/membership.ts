@@ -22,6 +22,7 @@ import {
   hurry,
   inquire,
   judge,
+  overhear,
   probe,
 } from './inquiry.ts';
 import { announce, piggyback, pushPull, Spread, selfUpdate } from './spread.ts';
@@ -144,6 +145,11 @@ class SwimMembership implements Membership {
       case 'dial-failed':
         this.#dialFailed(event.peer, event.refused);
         return;
+      case 'heard': {
+        const m = ctx.members.get(event.peer);
+        if (m?.view.connected === true) overhear(ctx, m);
+        return;
+      }
       case 'boot-ack': {
         const m = ctx.members.get(event.peer);
         if (m !== undefined) bootAnswered(ctx, m, event.attempt);

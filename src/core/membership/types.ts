@@ -103,6 +103,8 @@ export type MembershipEvent =
   /** Outcome of a dial asked for by the `dial` effect (or of the redial loop). */
   | { readonly type: 'dial-failed'; readonly peer: NodeId; readonly refused: boolean }
   | { readonly type: 'message'; readonly from: NodeId; readonly message: MembershipMessage }
+  /** Anything else its agent sent over its connection: as good a sign of life as an ack. */
+  | { readonly type: 'heard'; readonly peer: NodeId }
   /** A boot probe asked for by the `probe-boot` effect was answered (MAC checked). Silence is not reported: the core times it. */
   | { readonly type: 'boot-ack'; readonly peer: NodeId; readonly attempt: number }
   /** Boot of a peer says, authenticated, that its agent is down though boot lives (answer flag). */

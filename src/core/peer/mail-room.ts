@@ -21,6 +21,8 @@ export function createMailRoom(
     readonly connected: (id: NodeId) => boolean;
     readonly voting: () => readonly NodeId[];
     readonly memberStep: (event: MembershipEvent) => void;
+    /** Something other than membership's own came from it. */
+    readonly heard: (id: NodeId) => void;
     readonly onLease: (from: NodeId, message: LeaseMessage) => void;
     readonly onFacts: (from: NodeId, message: FactsMessage, canReply: boolean) => void;
     readonly proposals: Proposals;
@@ -31,6 +33,7 @@ export function createMailRoom(
     message: (event) => {
       const { from } = event;
       if (!to.allowed(from)) return;
+      if (event.channel !== 'membership') to.heard(from);
       switch (event.channel) {
         case 'membership':
           return to.memberStep({ type: 'message', from, message: event.message });

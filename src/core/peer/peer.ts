@@ -36,6 +36,8 @@ export type { PeerOptions } from './types.ts';
 // protocol of its own.
 
 const FETCH_FROM = 3;
+/** Other traffic of a peer counts as a sign of life when none was noted for this long. */
+const OVERHEARD_MS = 50;
 
 export type Peer = ReturnType<typeof createPeer>;
 
@@ -223,9 +225,8 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
           addresses: facts.all.get(effect.peer)?.bootProbe ?? [],
         });
       case 'dial':
-        return hub.emit({ type: 'dial', peer: effect.peer });
       case 'hang-up':
-        return hub.emit({ type: 'hang-up', peer: effect.peer });
+        return hub.emit(effect);
       case 'incarnation':
         facts.setIncarnation(toIncarnation(effect.incarnation));
         return hub.emit({ type: 'incarnation', incarnation: effect.incarnation });
@@ -305,6 +306,11 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     connected: (id) => membership.view(id)?.connected === true,
     voting: electorate.voting,
     memberStep,
+    heard: (id) => {
+      // Heartbeats, appends and renewals stand in for pings; under load one in so many is enough.
+      const last = membership.view(id)?.lastHeardAt;
+      if (last === undefined || now - last > OVERHEARD_MS) memberStep({ type: 'heard', peer: id });
+    },
     onLease,
     onFacts,
     proposals,

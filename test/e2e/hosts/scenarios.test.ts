@@ -18,7 +18,7 @@ describe('scenarios on real hosts', () => {
   it('can be made here', () => {
     expect(missing).toBeUndefined();
   });
-  for (const name of ['kill-one', 'kill-master', 'engine-crash', 'agent-crash']) {
+  for (const name of ['kill-one', 'kill-master', 'engine-crash', 'agent-crash', 'cut-and-heal']) {
     it(`${name} holds`, { timeout: 240_000 }, async () => {
       const said: string[] = [];
       const code = await scenarioMain(['run', name, '--stage', 'hosts'], {
