@@ -3,7 +3,7 @@ import type { PeerEvent } from '../scenario/peer-client.ts';
 import { OurCluster } from './ours.ts';
 import { SerfCluster } from './reference/serf.ts';
 import { type BenchReport, compare, type Series } from './report.ts';
-import { type BenchContext, onHosts } from './rig.ts';
+import { type BenchContext, forReference, onHosts } from './rig.ts';
 
 const HOSTS = 5;
 const FIRST = 'host lost, first other knows after';
@@ -16,7 +16,7 @@ export async function benchDetect(context: BenchContext): Promise<BenchReport> {
   const hosts = context.hosts ?? HOSTS;
   const series: Series[] = [];
   if (context.sides.has('ours')) series.push(...(await ours(context, hosts)));
-  if (context.sides.has('reference')) series.push(...(await serf(context, hosts)));
+  if (context.sides.has('reference')) series.push(...(await serf(forReference(context), hosts)));
   const find = (subject: string, metric: string): Series | undefined =>
     series.find((one) => one.subject === subject && one.metric === metric);
   return {

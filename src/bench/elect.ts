@@ -2,7 +2,7 @@ import { nodeName } from '../scenario/fleet.ts';
 import { OurCluster } from './ours.ts';
 import { ETCD_DEFAULTS, EtcdCluster, type EtcdSettings } from './reference/etcd.ts';
 import { type BenchReport, compare, type Series } from './report.ts';
-import { type BenchContext, onHosts, repeat } from './rig.ts';
+import { type BenchContext, forReference, onHosts, repeat } from './rig.ts';
 
 const HOSTS = 3;
 const METRIC = 'master lost, next one elected after';
@@ -15,8 +15,8 @@ export async function benchElect(context: BenchContext): Promise<BenchReport> {
   const series: Series[] = [];
   if (context.sides.has('ours')) series.push(await ours(context, hosts));
   if (context.sides.has('reference')) {
-    series.push(await etcd(context, hosts, 'etcd, defaults', ETCD_DEFAULTS));
-    series.push(await etcd(context, hosts, 'etcd, 50 ms / 500 ms', ETCD_TUNED));
+    series.push(await etcd(forReference(context), hosts, 'etcd, defaults', ETCD_DEFAULTS));
+    series.push(await etcd(forReference(context), hosts, 'etcd, 50 ms / 500 ms', ETCD_TUNED));
   }
   const find = (subject: string): Series | undefined => series.find((one) => one.subject === subject);
   const comparisons = [

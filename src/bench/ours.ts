@@ -11,6 +11,8 @@ import { copyOfContainer, witnessDocument } from '../scenario/witness.ts';
 import { type StartWatch, watchStarts } from './start-watch.ts';
 
 const TIMEOUT_MS = 120_000;
+/** Longer than the time a higher-ranked voter must be stable before it takes over. */
+const LASTING_MS = 13_000;
 
 const aborted = (signal: AbortSignal): Promise<never> =>
   new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
@@ -34,6 +36,17 @@ export class OurCluster {
 
   async master(): Promise<number> {
     return await until('task-org has a master', TIMEOUT_MS, () => this.fleet.master());
+  }
+
+  /** Rank may move mastery when a cluster is young: whoever has kept it for a while. */
+  async lastingMaster(): Promise<number> {
+    let master = await this.master();
+    let since = performance.now();
+    return await until('mastery has come to rest', TIMEOUT_MS, async () => {
+      const now = await this.master();
+      if (now !== master) [master, since] = [now, performance.now()];
+      return performance.now() - since > LASTING_MS && master;
+    });
   }
 
   /** Publishes tasks until one of them runs on that host; its name. It may run anywhere afterwards. */

@@ -1,7 +1,7 @@
 import { OurCluster } from './ours.ts';
 import { SWARM_DEFAULTS, SWARM_FASTEST, Swarm, type SwarmSettings } from './reference/swarm.ts';
 import { type BenchReport, compare, type Series } from './report.ts';
-import { type BenchContext, onHosts, repeat } from './rig.ts';
+import { type BenchContext, forReference, onHosts, repeat } from './rig.ts';
 
 const HOSTS = 5;
 const MANAGERS = 3;
@@ -14,8 +14,8 @@ export async function benchRecovery(context: BenchContext): Promise<BenchReport>
   const series: Series[] = [];
   if (context.sides.has('ours')) series.push(...(await ours(context, hosts)));
   if (context.sides.has('reference')) {
-    series.push(...(await swarm(context, hosts, 'swarm, defaults', SWARM_DEFAULTS)));
-    series.push(...(await swarm(context, hosts, 'swarm, fastest working', SWARM_FASTEST)));
+    series.push(...(await swarm(forReference(context), hosts, 'swarm, defaults', SWARM_DEFAULTS)));
+    series.push(...(await swarm(forReference(context), hosts, 'swarm, fastest working', SWARM_FASTEST)));
   }
   const find = (subject: string, metric: string): Series | undefined =>
     series.find((one) => one.subject === subject && one.metric === metric);

@@ -9,11 +9,19 @@ export type Side = 'ours' | 'reference';
 export interface BenchContext {
   readonly sides: ReadonlySet<Side>;
   readonly trials: number;
+  /** A slow reference may be asked less often. */
+  readonly referenceTrials: number;
   /** Null: the bench's own default. */
   readonly hosts: number | null;
   readonly dir: string;
   readonly log: (message: string) => void;
 }
+
+/** The context for the reference's side. */
+export const forReference = (context: BenchContext): BenchContext => ({
+  ...context,
+  trials: context.referenceTrials,
+});
 
 export const DEFAULT_DIR = join(tmpdir(), 'task-org-bench');
 const PREFIX = 'tobench';

@@ -9,6 +9,7 @@ const USAGE = `usage: npm run bench -- NAME... [options]
 ${[...BENCHES].map(([name, { about }]) => `  ${name.padEnd(10)} ${about}`).join('\n')}
 
   --trials N                how often (default: the bench's own)
+  --reference-trials N      how often the reference (default: as often as ours)
   --hosts N                 instead of the bench's own number
   --only ours|reference     one side alone
   --dir DIR                 the hosts' disks (default: ${DEFAULT_DIR})
@@ -20,6 +21,7 @@ Needs root, and the reference's own packages. Exit code: 0 targets reached, 1 a 
 async function main(argv: readonly string[]): Promise<number> {
   const options = {
     trials: { type: 'string' },
+    'reference-trials': { type: 'string' },
     hosts: { type: 'string' },
     only: { type: 'string' },
     dir: { type: 'string' },
@@ -40,9 +42,11 @@ async function main(argv: readonly string[]): Promise<number> {
     const bench = BENCHES.get(name);
     if (!bench) continue;
     const log = (message: string): void => void process.stderr.write(`  ${message}\n`);
+    const trials = count('trials', values.trials) ?? bench.trials;
     const context = {
       sides,
-      trials: count('trials', values.trials) ?? bench.trials,
+      trials,
+      referenceTrials: count('reference-trials', values['reference-trials']) ?? trials,
       hosts: count('hosts', values.hosts) ?? null,
       dir: values.dir ?? DEFAULT_DIR,
       log,

@@ -41,7 +41,7 @@ process.exitCode = await runBoot([
   '--data-dir',
   dataDir(),
   '--agent-node-arg',
-  '--max-semi-space-size=8',
+  '--max-semi-space-size=16',
   '--',
   '--data-dir',
   dataDir(),

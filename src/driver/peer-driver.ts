@@ -20,6 +20,7 @@ import type { Log } from '../ports/log.ts';
 import type { Store } from '../ports/store.ts';
 import type { Channel, Topic, Transport } from '../ports/transport.ts';
 import { type CatchUp, createCatchUp } from './catch-up.ts';
+import { createGather } from './gather.ts';
 import { createPersistence, type Persistence } from './persistence.ts';
 import type { RuntimeDriver } from './runtime-driver.ts';
 
@@ -61,6 +62,9 @@ export interface PeerDriver {
 
 /** A peer that lags more than this answers before it has applied the change itself. */
 const APPLY_PATIENCE_MS = 1000;
+/** An election or a transfer is over sooner than this; what was certainly not proposed is tried again until then. */
+const NO_MASTER_PATIENCE_MS = 3000;
+const NO_MASTER_RETRY_MS = 50;
 
 export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependencies): PeerDriver {
   const { clock, transport, log } = deps;
@@ -69,7 +73,6 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
   const replies = new Map<number, (result: ClientResult) => void>();
   const queue: PeerEvent[] = [];
   const appliedWaiters = new Set<{ readonly index: number; readonly resolve: () => void }>();
-  const asked: ClientProposal[] = [];
   let requestIds = 1;
   let running = false;
   let stopped = false;
@@ -212,8 +215,21 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
     });
   };
 
-  // Requests of many clients come in with one turn of the event loop: they go on as one.
-  const proposeAsked = (): void => post({ type: 'client-proposals', proposals: asked.splice(0) });
+  const asked = createGather<ClientProposal>(clock, (proposals) => post({ type: 'client-proposals', proposals }));
+
+  const proposeOnce = (command: Command): Promise<ClientResult> => {
+    if (stopped) return Promise.reject(new TaskOrgError('aborted', 'this peer is stopping'));
+    const requestId = requestIds++;
+    return new Promise((resolve) => {
+      replies.set(requestId, (result) => {
+        resolve(result);
+        asked.answered();
+      });
+      asked.add({ requestId, command });
+    });
+  };
+  const pause = (ms: number): Promise<void> =>
+    new Promise((resolve) => void clock.at((clock.mono() + ms) as MonoMs, () => resolve()));
 
   deps.prober.onAck((from, attempt) => post({ type: 'boot-ack', peer: from, attempt }));
 
@@ -225,13 +241,14 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
     persistence,
     rejects,
     submit: (submission) => ask((requestId) => ({ type: 'client-submit', requestId, submission })),
-    propose: (command) => {
-      if (stopped) return Promise.reject(new TaskOrgError('aborted', 'this peer is stopping'));
-      const requestId = requestIds++;
-      return new Promise<ClientResult>((resolve) => {
-        replies.set(requestId, resolve);
-        if (asked.push({ requestId, command }) === 1) setImmediate(proposeAsked);
-      }).then(appliedHere);
+    propose: async (command) => {
+      const until = clock.mono() + NO_MASTER_PATIENCE_MS;
+      let result = await proposeOnce(command);
+      while (!result.ok && result.reason === 'no-master' && !stopped && clock.mono() < until) {
+        await pause(NO_MASTER_RETRY_MS);
+        result = await proposeOnce(command);
+      }
+      return await appliedHere(result);
     },
     readCurrent: () => ask((requestId) => ({ type: 'client-read', requestId })),
     onMessage: (from, channel, payload) => {

@@ -9,8 +9,6 @@ import type { Store, StoreBatch } from '../ports/store.ts';
 
 interface Pending {
   ops: PersistOp[];
-  puts: StatePut[];
-  applied: LogIndex | null;
   add: Submission[];
   remove: TaskId[];
   local: { key: string; value: Uint8Array | null }[];
@@ -20,13 +18,16 @@ interface Pending {
   after: (() => void)[];
 }
 
-/** Applied state waits this long for a write to go along with. */
-const LAZY_MS = 20;
+/**
+ * Applied state is written this often: the log can give it again, so nobody waits for it, and of a record that changes often
+ * only the last form is written.
+ */
+const LAZY_MS = 200;
+/** Or when so many records wait. */
+const LAZY_PUTS = 4096;
 
 const empty = (): Pending => ({
   ops: [],
-  puts: [],
-  applied: null,
   add: [],
   remove: [],
   local: [],
@@ -66,16 +67,18 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
   let batches = 0;
   let idleWaiters: (() => void)[] = [];
 
+  /** The state machine's changes since they were last written. */
+  let puts = new Map<string, StatePut>();
+  let applied: LogIndex | null = null;
+  let stateDue = false;
+
   const isEmpty = (p: Pending): boolean =>
-    p.ops.length === 0 &&
-    p.puts.length === 0 &&
-    p.applied === null &&
-    p.add.length === 0 &&
-    p.remove.length === 0 &&
-    p.local.length === 0;
+    p.ops.length === 0 && p.add.length === 0 && p.remove.length === 0 && p.local.length === 0;
+  /** Whoever waits for everything, or for its turn, does not wait for LAZY_MS. */
+  const takesState = (): boolean => applied !== null && (stateDue || exclusive.length > 0 || idleWaiters.length > 0);
 
   const settleIdle = (): void => {
-    if (writing || busy || !isEmpty(pending)) return;
+    if (writing || busy || applied !== null || !isEmpty(pending)) return;
     const waiters = idleWaiters;
     idleWaiters = [];
     for (const w of waiters) w();
@@ -94,7 +97,8 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
   const flush = (): void => {
     scheduled = false;
     if (writing || failed || busy) return;
-    if (isEmpty(pending)) {
+    const withState = takesState();
+    if (isEmpty(pending) && !withState) {
       if (exclusive.length > 0) runExclusive();
       return settleIdle();
     }
@@ -102,23 +106,28 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
     pending = empty();
     writing = batch;
     batches += 1;
+    const upTo = withState ? applied : null;
     const write: StoreBatch = {
       consensus: batch.ops,
-      state: batch.puts,
-      applied: batch.applied,
+      state: withState ? [...puts.values()] : [],
+      applied: upTo,
       addSubmissions: batch.add,
       removeSubmissions: batch.remove,
       local: batch.local,
       sync: batch.sync,
     };
+    if (withState) {
+      puts = new Map();
+      applied = null;
+      stateDue = false;
+    }
     store.write(write).then(
       () => {
         writing = undefined;
         for (const then of batch.after) then();
         if (batch.persistId !== null) callbacks.onPersisted(batch.persistId);
-        if (batch.applied !== null) callbacks.onStateWritten(batch.applied);
-        if (pending.sync || isEmpty(pending) || exclusive.length > 0 || idleWaiters.length > 0) flush();
-        else scheduleLazily();
+        if (upTo !== null) callbacks.onStateWritten(upTo);
+        if (pending.sync || takesState() || isEmpty(pending) || exclusive.length > 0) flush();
       },
       (error: unknown) => {
         failed = true;
@@ -132,10 +141,11 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
   // with the next write, or after a while by itself.
   let waitsLazily = false;
   const scheduleLazily = (): void => {
-    if (waitsLazily || scheduled || writing || busy || failed) return;
+    if (waitsLazily || failed) return;
     waitsLazily = true;
     setTimeout(() => {
       waitsLazily = false;
+      stateDue = applied !== null;
       schedule();
     }, LAZY_MS);
   };
@@ -154,10 +164,13 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
       pending.sync = true;
       schedule();
     },
-    writeState: (puts, applied) => {
-      pending.puts.push(...puts);
-      pending.applied = applied;
-      scheduleLazily();
+    writeState: (changed, index) => {
+      for (const put of changed) puts.set(put.key, put);
+      applied = index;
+      if (puts.size >= LAZY_PUTS) {
+        stateDue = true;
+        schedule();
+      } else scheduleLazily();
     },
     keepSubmission: (submission, then) => {
       pending.add.push(submission);
@@ -188,7 +201,7 @@ export function createPersistence(store: Store, callbacks: PersistenceCallbacks)
     idle: () =>
       new Promise((resolve) => {
         idleWaiters.push(resolve);
-        if (!isEmpty(pending)) schedule();
+        if (applied !== null || !isEmpty(pending)) schedule();
         settleIdle();
       }),
     get batches() {

@@ -78,16 +78,45 @@ describe('group commit', () => {
     persistence.persist(1, [hardState(1)]);
     await held.next(1);
     for (let i = 2; i <= 20; i++) persistence.persist(i, [hardState(i)]);
-    persistence.writeState([{ key: 'task/x', value: { a: 1 } }], 7 as LogIndex);
     held.writes[0]?.end();
     await held.next(2);
     held.writes[1]?.end();
     await turns();
     expect(held.writes.length).toBe(2);
     expect(held.writes[1]?.batch.consensus.length).toBe(19);
-    expect(held.writes[1]?.batch.applied).toBe(7);
-    expect(log).toEqual(['persisted 1', 'persisted 20', 'written 7']);
+    expect(log).toEqual(['persisted 1', 'persisted 20']);
     expect(persistence.batches).toBe(2);
+  });
+
+  it('applied state waits for its time, and of a record that changes often only the last form is written', async () => {
+    const { held, log, persistence } = bed();
+    for (let i = 1; i <= 5; i++) {
+      persistence.writeState([{ key: 'setting/x', value: i }], i as LogIndex);
+      persistence.persist(i, [hardState(i)]);
+    }
+    await held.next(1);
+    expect(held.writes[0]?.batch.applied).toBeNull();
+    held.writes[0]?.end();
+    await held.next(2);
+    expect([held.writes[1]?.batch.state, held.writes[1]?.batch.applied]).toEqual([[{ key: 'setting/x', value: 5 }], 5]);
+    held.writes[1]?.end();
+    await turns();
+    expect(log).toEqual(['persisted 5', 'written 5']);
+  });
+
+  it('whoever waits for everything, or for its turn on the store, finds the state written', async () => {
+    const { held, log, persistence } = bed();
+    persistence.writeState([{ key: 'k', value: 1 }], 1 as LogIndex);
+    const turn = persistence.exclusive(async () => void log.push('turn'));
+    await held.next(1);
+    held.writes[0]?.end();
+    await turn;
+    persistence.writeState([{ key: 'k', value: 2 }], 2 as LogIndex);
+    const idle = persistence.idle().then(() => log.push('idle'));
+    await held.next(2);
+    held.writes[1]?.end();
+    await idle;
+    expect(log).toEqual(['written 1', 'turn', 'written 2', 'idle']);
   });
 
   it('state alone needs no fsync; a submission does', async () => {

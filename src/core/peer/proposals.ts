@@ -59,7 +59,8 @@ export function createProposals(hub: Hub, requests: Requests, office: Office): P
   }
 
   function refuse(origin: Origin, why: 'not-leader' | 'busy' | 'superseded' | 'changing'): void {
-    const reason = why === 'not-leader' ? 'no-master' : why === 'superseded' ? 'superseded' : 'busy';
+    // Mastery that is changing hands, or has: nothing was proposed, and whoever asked may ask again in a moment.
+    const reason = why === 'not-leader' || why === 'changing' ? 'no-master' : why;
     if (origin.kind === 'master') office.proposalDone(false);
     else if (origin.kind === 'client') reply(origin.requestId, [reason, `the master did not take the change (${why})`]);
     else
