@@ -35,7 +35,7 @@ export interface StoreContents {
 
 export interface StoreBatch {
   readonly consensus: readonly PersistOp[];
-  /** State machine changes up to `applied`, in the same batch as the index itself. */
+  /** State machine changes up to `applied`, in the same batch as the index itself. Ignored when the state stands further. */
   readonly state: readonly StatePut[];
   readonly applied: LogIndex | null;
   readonly addSubmissions: readonly Submission[];

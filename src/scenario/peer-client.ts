@@ -40,6 +40,11 @@ export class PeerClient {
     await this.#call('PUT', `/v1/settings/${key}`, { value });
   }
 
+  /** As new as every change answered before the call; '' when there is none. */
+  async setting(key: string): Promise<string> {
+    return ((await this.#call('GET', `/v1/settings/${key}`)) as { value: string }).value;
+  }
+
   async nodes(timeoutMs?: number): Promise<ListAnswer<NodeView>> {
     return (await this.#call('GET', '/v1/nodes', undefined, timeoutMs)) as ListAnswer<NodeView>;
   }

@@ -58,7 +58,9 @@ function belongs(pid: number, dataDir: string): boolean {
   try {
     if (inside(readlinkSync(`/proc/${pid}/cwd`))) return true;
     if (commandLine(pid).some((word) => word.includes(dataDir))) return true;
-    return readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').includes(`${STAGE_MARK}=${dataDir}`);
+    // A copy keeps no mark, but is told its work directory; its own place says nothing once that disk was unmounted.
+    const environ = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0');
+    return environ.some((one) => one === `${STAGE_MARK}=${dataDir}` || one.startsWith(`TASKORG_WORKDIR=${dataDir}/`));
   } catch {
     return false; // gone, or somebody else's
   }

@@ -252,6 +252,16 @@ export function storeContract(name: string, makeBed: () => Promise<StoreBed>): v
       expect([contents.consensus.applied, contents.state]).toEqual([3, [{ key: 'new', value: 2 }]]);
     });
 
+    it('keeps the state of a snapshot against state asked for before it', async () => {
+      const s = await open();
+      await s.load();
+      const pairs = stream([{ key: 'k', value: 'new' }]);
+      await s.installSnapshot({ index: logIndex(9), term: 1, membership: members, pairs });
+      await s.write(batch({ state: [{ key: 'k', value: 'old' }], applied: logIndex(5), sync: false }));
+      const contents = await (await reopen()).load();
+      expect([contents.consensus.applied, contents.state]).toEqual([9, [{ key: 'k', value: 'new' }]]);
+    });
+
     it('takes what was asked for before a snapshot was known, as far as the snapshot does not stand for it (Raft figure 13)', async () => {
       const s = await open();
       await s.load();

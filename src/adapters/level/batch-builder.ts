@@ -51,7 +51,9 @@ export class BatchBuilder {
     const batch = { ...asked, consensus: aboveSnapshot(asked.consensus, this.tail.snapshot.index) };
     const prepared = this.#prepare(batch);
     for (const op of batch.consensus) this.#consensus(op, prepared.entries);
-    this.#state(prepared.state, batch.applied);
+    // State from before a snapshot that was installed meanwhile: the snapshot stands for it.
+    const overtaken = batch.applied !== null && batch.applied < this.tail.state.applied;
+    if (!overtaken) this.#state(prepared.state, batch.applied);
     this.ops.push(...prepared.ops);
     this.sync ||= batch.sync || this.voteChanged;
   }

@@ -316,7 +316,8 @@ function applyBatch(image: Image, batch: StoreBatch): void {
         assertNever(op, 'persist operation');
     }
   }
-  for (const { key, value } of batch.state) {
+  const overtaken = batch.applied !== null && batch.applied < image.applied;
+  for (const { key, value } of overtaken ? [] : batch.state) {
     if (value === null) image.state.delete(key);
     else image.state.set(key, value);
   }

@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import { Type } from 'typebox';
 import { LIMITS } from '../../model/limits.ts';
-import { type ApiContext, proposeOrThrow } from './context.ts';
+import { type ApiContext, expectOk, proposeOrThrow } from './context.ts';
 import { errors } from './openapi.ts';
 import { ChangeView } from './schemas.ts';
 
@@ -33,6 +33,21 @@ export function settingRoutes(app: FastifyInstance, ctx: ApiContext): void {
         .filter(([key]) => key.startsWith(OWN))
         .map(([key, value]) => ({ key, value })),
     }),
+  );
+
+  app.get<{ Params: { key: string } }>(
+    '/settings/:key',
+    {
+      schema: {
+        summary: 'One value, as new as every change that was answered before this request; empty when there is none',
+        params: Params,
+        response: { 200: Type.Object({ key: Type.String(), value: Type.String() }), ...errors },
+      },
+    },
+    async ({ params: { key } }) => {
+      expectOk(await ctx.driver.readCurrent(), 'setting');
+      return { key, value: ctx.driver.peer.state().settings.get(key) ?? '' };
+    },
   );
 
   app.put<{ Params: { key: string }; Body: { value: string } }>(
