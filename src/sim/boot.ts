@@ -73,7 +73,9 @@ export class SimBoot {
     lease.armed = true;
     const machine = this.#machine;
     const { world, boots } = machine;
-    const killAt = (): number => machine.worldTimeOf(lease.deadline - world.config.lease.stopAllowanceMs);
+    const { stopAllowanceMs } = world.config.lease;
+    const allowance = world.has('late-kill') ? -500 : stopAllowanceMs;
+    const killAt = (): number => machine.worldTimeOf(lease.deadline - allowance);
     const look = (): void => {
       if (machine.boots !== boots || this.#leases.get(name) !== lease) return;
       if (killAt() > world.now) return world.at(killAt(), look);

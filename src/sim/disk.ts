@@ -12,6 +12,8 @@ import { InvariantBroken } from './invariants.ts';
 export interface Batch {
   ops: PersistOp[];
   puts: StatePut[];
+  /** Planted: records written without their index. */
+  bare?: StatePut[];
   applied: LogIndex | null;
   add: Submission[];
   remove: TaskId[];
@@ -54,7 +56,11 @@ export class Disk {
   /** Written, not yet forced out. */
   #cached: Batch[] = [];
 
-  constructor(voters: Membership['voters']) {
+  /** Planted: fsync forces nothing out. */
+  readonly #lies: boolean;
+
+  constructor(voters: Membership['voters'], flaws: { readonly lies: boolean } = { lies: false }) {
+    this.#lies = flaws.lies;
     this.snapshot = { index: logIndex(0), term: term(0), membership: { voters, outgoing: null } };
   }
 
@@ -65,18 +71,21 @@ export class Disk {
 
   write(batch: Batch): void {
     this.#cached.push(batch);
-    if (batch.sync) this.flush();
+    if (batch.sync && !this.#lies) this.flush();
   }
   /** The process ended, the machine goes on: what was written will reach the disk. */
   flush(): void {
     for (const batch of this.#cached.splice(0)) this.#put(batch);
   }
   /** Power cut. `last`: the batch on its way to the disk, of which nobody knows whether it got there. */
-  cut(rng: Rng, last: Batch | undefined): void {
+  cut(rng: Rng, last: Batch | undefined, flaws: { readonly half: boolean } = { half: false }): void {
     const cached = this.#cached.splice(0);
     if (last) cached.push(last);
     const kept = rng.int(0, cached.length);
     for (const batch of cached.slice(0, kept)) this.#put(batch);
+    const torn = cached[kept];
+    if (flaws.half && torn && torn.puts.length > 1)
+      this.#put({ ...emptyBatch(), puts: torn.puts.slice(0, torn.puts.length >> 1), applied: torn.applied });
   }
 
   #put(batch: Batch): void {
@@ -111,6 +120,7 @@ export class Disk {
       }
       this.applied = batch.applied;
     }
+    for (const put of batch.bare ?? []) this.state.set(put.key, put.value);
     for (const s of batch.add) this.pending.set(s.id, s);
     for (const id of batch.remove) this.pending.delete(id);
     for (const [key, value] of batch.local) this.local.set(key, value);
@@ -142,6 +152,14 @@ export class Disk {
   }
 }
 
+/** Planted defects of a writer. */
+export interface WriterFlaws {
+  readonly skipWait: boolean;
+  readonly skipState: boolean;
+  readonly skipApplied: boolean;
+  readonly skipTruncate: boolean;
+}
+
 /** Group commit onto a Disk, as driver/persistence.ts does onto a store. */
 export class DiskWriter {
   readonly #disk: Disk;
@@ -154,14 +172,14 @@ export class DiskWriter {
   readonly #onPersisted: (id: number) => void;
   readonly #onStateWritten: (index: LogIndex) => void;
   /** Planted defects. */
-  readonly #flaws: { readonly skipWait: boolean; readonly skipState: boolean };
+  readonly #flaws: WriterFlaws;
 
   constructor(
     disk: Disk,
     schedule: (sync: boolean, done: () => void) => void,
     onPersisted: (id: number) => void,
     onStateWritten: (index: LogIndex) => void,
-    flaws: { readonly skipWait: boolean; readonly skipState: boolean },
+    flaws: WriterFlaws,
   ) {
     this.#disk = disk;
     this.#schedule = schedule;
@@ -177,7 +195,7 @@ export class DiskWriter {
   }
 
   persist(persistId: number, ops: readonly PersistOp[]): void {
-    for (const op of ops) this.#pending.ops.push(op);
+    for (const op of ops) if (op.type !== 'truncate' || !this.#flaws.skipTruncate) this.#pending.ops.push(op);
     this.#pending.persistId = persistId;
     this.#pending.sync = true;
     this.#kick();
@@ -234,7 +252,7 @@ export class DiskWriter {
     this.#writing = batch;
     this.#schedule(batch.sync, () => {
       if (this.#lost) return;
-      this.#disk.write(batch);
+      this.#disk.write(this.#flaws.skipApplied ? { ...batch, applied: null, puts: [], bare: batch.puts } : batch);
       this.#writing = undefined;
       for (const then of batch.after) then();
       if (batch.persistId !== null) this.#onPersisted(batch.persistId);

@@ -84,6 +84,7 @@ export class SimEngine {
     if (!this.up) return fail('the engine does not answer');
     const key: LeaseKey = { taskId: desired.taskId, slot: desired.slot, generation: desired.generation };
     if (!old && desired.exclusive && this.#machine.boot.until(key) === undefined) return fail('its lease ran out');
+    if (this.#machine.world.has('starts-twice')) this.#launch(copyId, desired, key);
     const copy = old ?? this.#launch(copyId, desired, key);
     this.#machine.post({ type: 'runtime', event: { type: 'started', copy: this.#observed(copy) } });
   }

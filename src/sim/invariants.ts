@@ -60,6 +60,8 @@ export class Invariants {
   readonly #reference: ClusterState = createState();
   readonly #appended = new Map<string, { readonly entry: LogEntry; readonly prevTerm: Term | undefined }>();
   readonly #commit = new Map<NodeId, number>();
+  /** The newest term, the vote in it, and the last entry that others were told of. */
+  readonly #promised = new Map<NodeId, { term: Term; votedFor: NodeId | null; index: number }>();
   readonly #generations = new Map<string, Generation>();
   readonly #accepted = new Map<TaskId, string>();
   readonly #removed = new Set<TaskId>();
@@ -93,6 +95,7 @@ export class Invariants {
   /** Log Matching (5.3): entries of one index and term are the same everywhere, and so is what stands before them. */
   appended(node: NodeId, ops: readonly PersistOp[], termAt: (index: LogIndex) => Term | undefined): void {
     for (const op of ops) {
+      if (op.type === 'truncate') this.takenBack(node, op.from);
       if (op.type !== 'append') continue;
       op.entries.forEach((entry, i) => {
         const prevTerm = i > 0 ? (op.entries[i - 1] as LogEntry).term : termAt((entry.index - 1) as LogIndex);
@@ -173,9 +176,43 @@ export class Invariants {
     this.#commit.delete(node);
   }
 
+  /**
+   * What a peer has promised to others stands on its disk when it comes back, or it does not vote (Raft 5.2: votedFor and log
+   * on stable storage before responding).
+   */
+  restored(node: NodeId, found: Durable, mayVote: boolean): void {
+    const said = this.#promised.get(node);
+    if (said === undefined || !mayVote) return;
+    const { term, votedFor } = found.hardState;
+    if (term < said.term || (term === said.term && said.votedFor !== null && votedFor !== said.votedFor))
+      throw new InvariantBroken(
+        'promises outlive a restart',
+        `${node} promised term ${said.term} and voted for ${said.votedFor}; it comes back with ${term} and ${votedFor}`,
+      );
+    if (found.lastIndex < said.index)
+      throw new InvariantBroken(
+        'promises outlive a restart',
+        `${node} acknowledged entry ${said.index}; it comes back with a log up to ${found.lastIndex}`,
+      );
+  }
+  /** Entries from here on are taken back, or stand in a snapshot: they are no promise any more. */
+  takenBack(node: NodeId, from: number): void {
+    const said = this.#promised.get(node);
+    if (said && said.index >= from) said.index = from - 1;
+  }
+  #promise(node: NodeId, term: Term, votedFor: NodeId | null, index: number): void {
+    const said = this.#promised.get(node) ?? { term, votedFor: null, index: 0 };
+    if (term > said.term) [said.term, said.votedFor] = [term, null];
+    if (term === said.term) said.votedFor ??= votedFor;
+    said.index = Math.max(said.index, index);
+    this.#promised.set(node, said);
+  }
+
   /** A vote, and word of entries held, leave the machine only when they are durable there (Raft figure 2). */
   sent(node: NodeId, to: NodeId, message: RaftMessage, durable: Durable): void {
     const { term, votedFor } = durable.hardState;
+    if (message.type === 'vote-reply' && message.granted && !message.preVote) this.#promise(node, message.term, to, 0);
+    if (message.type === 'append-reply' && message.ok) this.#promise(node, message.term, null, message.index);
     if (message.type === 'vote-reply' && message.granted && !message.preVote) {
       if (term > message.term || (term === message.term && votedFor === to)) return;
       throw new InvariantBroken(

@@ -1,4 +1,4 @@
-import type { LeaseKey } from '../core/lease/types.ts';
+import type { LeaseKey, RenewAckMessage } from '../core/lease/types.ts';
 import { createPeer, type Peer, type PeerOptions } from '../core/peer/peer.ts';
 import type { PeerEffect, PeerEvent } from '../core/peer/types.ts';
 import { dumpState } from '../core/state/state.ts';
@@ -7,6 +7,7 @@ import type { Rng } from '../model/random.ts';
 import { type RunningCopy, SimBoot } from './boot.ts';
 import { Disk, DiskWriter, type Snapshot } from './disk.ts';
 import { SimEngine } from './engine.ts';
+import { flawedPairs, flawedRestore } from './flawed-disk.ts';
 import { InvariantBroken } from './invariants.ts';
 import type { World } from './world.ts';
 
@@ -59,7 +60,7 @@ export class Machine {
     this.id = id;
     this.witness = options.witness;
     this.rng = world.rngFor(`machine/${index}`);
-    this.disk = new Disk(options.voters);
+    this.disk = new Disk(options.voters, { lies: world.has('fsync-lies') });
     this.boot = new SimBoot(this);
     this.engine = new SimEngine(this);
     this.#seeds = options.seeds;
@@ -97,10 +98,10 @@ export class Machine {
     if (!this.powered) return;
     this.powered = false;
     const last = this.#stopAgent();
-    this.disk.cut(this.rng, last);
+    this.disk.cut(this.rng, last, { half: this.world.has('half-a-batch') });
     this.boots += 1;
     for (const copy of [...this.copies.values()]) this.copyGone(copy);
-    this.boot.powerOff();
+    if (!this.world.has('leases-outlive-power')) this.boot.powerOff();
     this.world.network.closeAll(this, true);
   }
 
@@ -129,9 +130,12 @@ export class Machine {
   startAgent(): void {
     const { world } = this;
     const life = ++this.#life;
-    const { consensus, state, pending } = this.disk.restore();
+    const { consensus, state, pending } = flawedRestore(world, this, this.disk.restore());
     const lived = Number(this.disk.local.get('incarnation') ?? '0') + 1;
     world.invariants.restarted(this.id);
+    const { hardState, entries, snapshot, mayVote } = consensus;
+    const lastIndex = entries.at(-1)?.index ?? snapshot.index;
+    world.invariants.restored(this.id, { hardState, lastIndex }, mayVote);
     this.#writer = new DiskWriter(
       this.disk,
       (sync, done) =>
@@ -140,7 +144,12 @@ export class Machine {
         }),
       (persistId) => this.post({ type: 'persisted', persistId }),
       (index) => this.post({ type: 'state-written', index }),
-      { skipWait: world.has('vote-before-fsync'), skipState: world.has('applied-without-state') },
+      {
+        skipWait: world.has('vote-before-fsync'),
+        skipState: world.has('applied-without-state'),
+        skipApplied: world.has('state-without-applied'),
+        skipTruncate: world.has('skips-truncate'),
+      },
     );
     this.#writer.local('incarnation', String(lived));
     this.peer = createPeer(
@@ -342,15 +351,28 @@ export class Machine {
     return { prevIndex: logIndex(from - 1), prevTerm, entries, commit };
   }
 
+  /** The voters as this machine last knew them, by its disk. */
+  lastVoters(): { readonly voters: readonly NodeId[] } | undefined {
+    const entry = this.disk.entries.findLast((one) => one.payload.kind === 'membership');
+    return entry?.payload.kind === 'membership' ? entry.payload.membership : undefined;
+  }
+
+  /** The planted defect: every lease that was asked for. */
+  remembered(ack: RenewAckMessage): readonly LeaseKey[] {
+    return [...ack.acked, ...ack.refused];
+  }
+
   snapshot(): Snapshot | undefined {
     const peer = this.peer;
     const index = peer?.state().applied;
     const term = index === undefined ? undefined : peer?.termAt(index);
     if (!peer || index === undefined || term === undefined) return undefined;
-    return { index, term, membership: peer.membershipAt(index), pairs: structuredClone([...dumpState(peer.state())]) };
+    const pairs = structuredClone([...dumpState(peer.state())]);
+    return { index, term, membership: peer.membershipAt(index), pairs: flawedPairs(this.world, this, pairs) };
   }
   installSnapshot(snapshot: Snapshot): void {
     this.#writer?.install(snapshot, () => {
+      this.world.invariants.takenBack(this.id, snapshot.index + 1);
       this.world.tally.snapshots += 1;
       // The records of the core are its own, not the disk's.
       this.post({ type: 'snapshot-installed', ...snapshot, pairs: structuredClone(snapshot.pairs) });

@@ -1,6 +1,7 @@
 import type { ChannelMessage, GossipMessage, PeerEffect, PeerEvent } from '../core/peer/types.ts';
 import type { LogIndex, NodeId } from '../model/ids.ts';
 import type { Rng } from '../model/random.ts';
+import { flawedMessage } from './flawed-wire.ts';
 import type { Machine } from './machine.ts';
 import type { World } from './world.ts';
 
@@ -89,7 +90,7 @@ export class Network {
     if (!this.#links.has(this.#name(from.id, to).link)) return this.#forge(from, to, effect);
     world.tally.messages += 1;
     if (!this.reaches(from.id, to) || this.#lost()) return this.#forge(from, to, effect);
-    const event = { ...this.#flawed(effect), from: from.id, type: 'message' } as PeerEvent;
+    const event = { ...flawedMessage(world, from, effect), from: from.id, type: 'message' } as PeerEvent;
     this.#deliver(from, to, event);
     const { duplicate } = this.#options;
     if (duplicate > 0 && world.faultsOn && this.#rng.next() < duplicate) this.#deliver(from, to, event);
@@ -101,24 +102,6 @@ export class Network {
     world.after(this.#delay() + world.stallOf(target), () => {
       if (target.up && this.#links.has(link)) target.post(event);
     });
-  }
-  /** What planted defects make of a message. */
-  #flawed(effect: ChannelMessage): ChannelMessage {
-    const { defects } = this.#world;
-    if (defects.size === 0) return effect;
-    if (defects.has('renew-after-close') && effect.channel === 'lease' && effect.message.type === 'lease-ack')
-      return {
-        ...effect,
-        message: { ...effect.message, acked: [...effect.message.acked, ...effect.message.refused], refused: [] },
-      };
-    if (defects.has('votes-for-all') && effect.channel === 'raft' && effect.message.type === 'vote-reply')
-      return { ...effect, message: { ...effect.message, granted: true } };
-    if (defects.has('apply-before-commit') && effect.channel === 'raft' && effect.message.type === 'append')
-      return {
-        ...effect,
-        message: { ...effect.message, commit: (effect.message.prevIndex + effect.message.entries.length) as LogIndex },
-      };
-    return effect;
   }
   #forge(from: Machine, to: NodeId, effect: ChannelMessage): void {
     const world = this.#world;

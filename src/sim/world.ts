@@ -133,7 +133,8 @@ export class World {
   addMachine(witness = false): Machine {
     const index = this.machines.length;
     const id = nodeId(`12D3Sim${String(index).padStart(3, '0')}`);
-    const rate = 1 + (this.rngFor(`clock/${index}`).next() * 2 - 1) * this.#options.clockRateError;
+    const error = this.has('wild-clocks') ? 0.3 : this.#options.clockRateError;
+    const rate = 1 + (this.rngFor(`clock/${index}`).next() * 2 - 1) * error;
     const seeds = this.machines.map((m) => ({ id: m.id, addresses: [`/sim/${m.index}`] }));
     const machine = new Machine(this, index, id, { voters: index === 0 ? [id] : [], seeds, rate, witness });
     this.machines.push(machine);
