@@ -98,6 +98,8 @@ export interface Context {
 export const FIRST_CONTACT_MS = 2000;
 /** A member that returned by word of others has this long to connect before it is looked into. */
 export const RETURN_GRACE_MS = 500;
+/** What a member that was dead says of others is doubted for so long after its return. */
+export const RETURN_DOUBT_MS = 2000;
 /** Between two attempts to dial, or to reach through others, a member under inquiry. */
 export const DIAL_EVERY_MS = 400;
 export const INDIRECT_EVERY_MS = 1000;
@@ -170,14 +172,20 @@ export function healthy(ctx: Context, m: Member): boolean {
 }
 
 /**
- * Heard here so lately that no probe of ours can have run out yet: then what others say of its silence or death, perhaps from
- * the far side of a cut that has just healed, waits for what our own probe finds.
+ * Whether what `from` says of the silence or death of `m` has to wait for what our own probe finds: `m` was heard here just
+ * now. A peer that itself was dead until a moment ago speaks from the far side of a cut that has healed and holds everybody
+ * for dead: against its word it is enough that no probe of ours can have run out yet.
  */
-export function vouched(ctx: Context, m: Member): boolean {
+export function vouched(ctx: Context, m: Member, from: NodeId): boolean {
   if (agentGone(ctx, m)) return false;
   if (healthy(ctx, m)) return true;
-  if (!m.monitored || !m.view.connected || m.view.lastHeardAt === undefined) return false;
+  if (!returned(ctx, from) || !m.monitored || !m.view.connected || m.view.lastHeardAt === undefined) return false;
   return ctx.now - m.view.lastHeardAt <= ctx.probeIntervalMs + m.slackMs + ackTimeoutMs(ctx);
+}
+
+function returned(ctx: Context, id: NodeId): boolean {
+  const peer = ctx.members.get(id);
+  return peer !== undefined && (settled(peer.view.status) || ctx.now - peer.view.since < RETURN_DOUBT_MS);
 }
 
 export const settled = (status: MemberStatus): boolean => status === 'dead' || status === 'left';

@@ -8,6 +8,7 @@ import {
   type Context,
   claimTtlMs,
   DIAL_EVERY_MS,
+  healthy,
   INDIRECT_EVERY_MS,
   MAX_WAITERS,
   type Member,
@@ -16,7 +17,6 @@ import {
   setHealth,
   setStatus,
   settled,
-  vouched,
   windowMs,
 } from './context.ts';
 import { ownEvidence } from './evidence.ts';
@@ -220,7 +220,7 @@ export function refreshAccusers(ctx: Context, m: Member): void {
 export function showClaims(ctx: Context, m: Member, evidence: () => readonly string[]): void {
   if (settled(m.view.status)) return;
   const own = m.claims.get(ctx.self)?.kind;
-  if (own === undefined && vouched(ctx, m)) return;
+  if (own === undefined && healthy(ctx, m)) return;
   let agentDown = own === 'agent-down';
   let suspect = own === 'suspect';
   for (const [who, c] of m.claims) {

@@ -21,8 +21,8 @@ import { type Verdict, verdictOn } from './suspicion.ts';
 import type { MembershipEvent, MemberUpdate } from './types.ts';
 
 // What others say (SWIM sections 4.1 and 4.2). A higher incarnation beats everything; at the same incarnation
-// alive < suspect, agent-down < dead < left. Departures: word of a silent or dead member does not outweigh its voice while
-// no probe of ours can have run out (it is told instead, and refutes), and starts our own inquiry at once.
+// alive < suspect, agent-down < dead < left. Departures: word of a silent or dead member does not outweigh its voice heard
+// here within the ack timeout (it is told instead, and refutes), and starts our own inquiry at once.
 
 export function takeUpdates(ctx: Context, from: NodeId, updates: readonly MemberUpdate[]): void {
   for (const u of updates) {
@@ -108,7 +108,7 @@ function saidSilent(ctx: Context, m: Member, from: NodeId, u: MemberUpdate, kind
   if (!news) return;
   ctx.spread.add(m.id);
   if (healthy(ctx, m)) return;
-  showClaims(ctx, m, () => [`said by ${from}: ${kind}`]);
+  if (!vouched(ctx, m, from)) showClaims(ctx, m, () => [`said by ${from}: ${kind}`]);
   if (m.monitored) inquire(ctx, m);
 }
 
@@ -116,7 +116,7 @@ function saidDead(ctx: Context, m: Member, from: NodeId, u: MemberUpdate): void 
   const own = m.claims.get(ctx.self);
   const bootAnswersUs =
     own?.kind === 'agent-down' && ctx.now - m.bootHeardAt <= 2 * ctx.probeIntervalMs + ackTimeoutMs(ctx);
-  if (!vouched(ctx, m) && !bootAnswersUs) {
+  if (!vouched(ctx, m, from) && !bootAnswersUs) {
     over(
       ctx,
       m,
