@@ -256,6 +256,8 @@ class Run {
       () => this.#holds(),
       Math.max(SETTLE_TIMEOUT_MS, durationMs(expectations.settledWithinMs ?? 0)),
     );
+    // Without a fault, what must not change is what ran when everything ran.
+    if (this.#faults.length === 0 && expectations.unchanged) this.#before = await this.#stage.tasks();
     await this.#stage.waitUntil(this.#stage.now() + (watch === undefined ? WATCH_MS : durationMs(watch)));
     await Promise.all(this.#submissions);
     const alive = async (): Promise<number> =>
