@@ -18,12 +18,23 @@ export interface AgentProcessDependencies {
   readonly log: Log;
 }
 
-/** Starts the agent, and starts it again when it dies: after 100 ms, then twice as long each time, up to 5 s. */
+/**
+ * An agent that had got as far as to speak to boot was killed rather than broken: so many times it is started again after the
+ * shortest wait, because its leases (4 s) are running.
+ */
+export const QUICK_RESTARTS = 5;
+
+/**
+ * Starts the agent, and starts it again when it dies: after 100 ms, then twice as long each time, up to 5 s; the first
+ * QUICK_RESTARTS deaths of agents that were at work do not count.
+ */
 export class AgentProcess {
   readonly #deps: AgentProcessDependencies;
   #child: ChildProcess | undefined;
   #delayMs = FIRST_RESTART_MS;
   #startedAt = 0;
+  #spoke = false;
+  #quick = 0;
   #timer: NodeJS.Timeout | undefined;
   #stopping = false;
   #finished = false;
@@ -41,6 +52,7 @@ export class AgentProcess {
     const { options, log } = this.#deps;
     this.starts++;
     this.#startedAt = performance.now();
+    this.#spoke = false;
     // A session of its own: a Ctrl-C reaches it once, through boot.
     const child = spawn(process.execPath, [...options.agentNodeArgs, options.agentPath, ...options.agentArgs], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
@@ -59,7 +71,9 @@ export class AgentProcess {
     });
     child.on('exit', end);
     child.on('message', (message) => {
-      if (child === this.#child) this.#deps.onMessage(message);
+      if (child !== this.#child) return;
+      this.#spoke = true;
+      this.#deps.onMessage(message);
     });
     if (child.pid === undefined) return;
     try {
@@ -85,10 +99,16 @@ export class AgentProcess {
       this.#deps.onFinished(this.#stopping && signal !== null ? 0 : (code ?? 1));
       return;
     }
-    if (upMs >= HEALTHY_AFTER_MS) this.#delayMs = FIRST_RESTART_MS;
-    log.warn({ code, signal, upMs, restartInMs: this.#delayMs }, 'agent died; it is started again');
-    this.#timer = setTimeout(() => this.start(), this.#delayMs);
-    this.#delayMs = Math.min(2 * this.#delayMs, LONGEST_RESTART_MS);
+    if (upMs >= HEALTHY_AFTER_MS) {
+      this.#delayMs = FIRST_RESTART_MS;
+      this.#quick = 0;
+    }
+    const quick = this.#spoke && this.#quick < QUICK_RESTARTS;
+    if (quick) this.#quick += 1;
+    const restartInMs = quick ? FIRST_RESTART_MS : this.#delayMs;
+    log.warn({ code, signal, upMs, restartInMs }, 'agent died; it is started again');
+    this.#timer = setTimeout(() => this.start(), restartInMs);
+    if (!quick) this.#delayMs = Math.min(2 * this.#delayMs, LONGEST_RESTART_MS);
   }
 
   /** Passes the wish to stop on; SIGKILL after the grace, or at once when it is asked a second time. */
