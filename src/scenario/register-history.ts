@@ -6,6 +6,8 @@ export interface SettingsUser {
   write(key: string, value: string): Promise<void>;
   /** As new as every commit before the call. */
   read(key: string): Promise<string>;
+  /** After a failure: resolves when the peer answers again. */
+  ready(): Promise<void>;
 }
 
 export interface RecordOptions {
@@ -52,6 +54,8 @@ export async function recordHistory(options: RecordOptions): Promise<RecordedHis
       unanswered += 1;
       // A read without an answer says nothing; a write may have happened, or may yet.
       if (!reads) note(key, { calledAt, returnedAt: null, input, output: undefined });
+      end();
+      return await user.ready();
     }
     end();
   };

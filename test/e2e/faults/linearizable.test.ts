@@ -29,7 +29,13 @@ afterAll(async () => {
 const user = (node: number): SettingsUser => {
   const client = new PeerClient(`${cluster.dataDir(node)}/api.sock`, { connections: 1 });
   clients.push(client);
-  return { write: (key, value) => client.setSetting(key, value), read: (key) => client.setting(key) };
+  return {
+    write: (key, value) => client.setSetting(key, value),
+    read: (key) => client.setting(key),
+    ready: async () => {
+      await until(`node${node} answers`, WAIT_MS, async () => (await client.nodes()).items.length === PEERS);
+    },
+  };
 };
 
 test(`${HISTORIES} histories of ${OPERATIONS} operations, agents killed meanwhile: all linearizable`, {
@@ -65,5 +71,6 @@ test(`${HISTORIES} histories of ${OPERATIONS} operations, agents killed meanwhil
     await cluster.fleet.untilAlive(PEERS);
   }
   expect(faults).toBeGreaterThanOrEqual(2 * HISTORIES);
+  expect(unanswered).toBeLessThan((HISTORIES * OPERATIONS) / 5);
   console.log(`${HISTORIES} histories, ${faults} agents killed, ${unanswered} operations without an answer`);
 });
