@@ -68,8 +68,4 @@ export class StrangerAllowance {
     guest.left = Number.POSITIVE_INFINITY;
     this.#guests.delete(key);
   }
-
-  get size(): number {
-    return this.#guests.size;
-  }
 }
