@@ -176,6 +176,11 @@ export async function startAgent(
             },
             'member',
           );
+        else if (notice.type === 'caretaker')
+          log.warn(
+            { caretaker: notice.caretaker },
+            notice.alone ? 'no majority in reach' : 'a majority is in reach again',
+          );
         else if (notice.type === 'removed') void removed(notice.message);
         if (notice.type === 'role' && notice.role === 'leader' && keeper.current().founding)
           void found().catch((error: unknown) => fatal(error, 'the cluster could not be founded'));

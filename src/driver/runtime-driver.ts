@@ -111,9 +111,11 @@ export function createRuntimeDriver(deps: {
     try {
       if (runtime) {
         const signal = AbortSignal.timeout(effect.graceMs + STOP_SLACK_MS);
-        if (effect.graceful)
-          await runtime.stop(copyId, { stopSignal: effect.stopSignal, graceMs: effect.graceMs }, signal);
+        const { stopSignal, keep } = effect;
+        if (effect.graceful || keep)
+          await runtime.stop(copyId, { stopSignal, graceMs: effect.graceful ? effect.graceMs : 0, keep }, signal);
         else await runtime.kill(copyId, signal);
+        if (keep) log.warn({ copyId }, 'the copy lost against another of its slot; what it wrote is set aside here');
       }
       copies.delete(copyId);
       boot.forget(copyId);

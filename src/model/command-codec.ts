@@ -68,7 +68,13 @@ export const COMMAND_SCHEMAS = {
     restart: Type.Boolean(),
   }),
   'task.remove': define('task.remove', { taskId: TaskIdSchema }),
-  'slot.assign': define('slot.assign', { ...slot, node: NodeIdSchema, evidence: Evidence }),
+  'slot.assign': define('slot.assign', {
+    ...slot,
+    node: NodeIdSchema,
+    adopts: Type.Optional(GenerationSchema),
+    evidence: Evidence,
+  }),
+  'slot.drop': define('slot.drop', { ...slot, evidence: Evidence }),
   'slot.close': define('slot.close', { ...slot, evidence: Evidence }),
   'slot.release': define('slot.release', slot),
   'slot.end': define('slot.end', {
@@ -127,6 +133,7 @@ export function validateCommand(
 function cutTexts(command: Command): Command {
   switch (command.type) {
     case 'slot.assign':
+    case 'slot.drop':
     case 'slot.close':
       return {
         ...command,

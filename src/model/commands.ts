@@ -49,6 +49,17 @@ export type Command = CommandMeta &
         readonly slot: number;
         readonly generation: Generation;
         readonly node: NodeId;
+        /** A provisional copy that runs there goes on as this generation, as it is. */
+        readonly adopts?: Generation;
+        readonly reason: string;
+        readonly evidence: readonly string[];
+      }
+    /** Provisional copies up to `generation` have lost: the committed one runs. They stop; what they wrote is kept. */
+    | {
+        readonly type: 'slot.drop';
+        readonly taskId: TaskId;
+        readonly slot: number;
+        readonly generation: Generation;
         readonly reason: string;
         readonly evidence: readonly string[];
       }

@@ -24,6 +24,9 @@ export function compareGeneration(a: Generation, b: Generation): number {
   return ac < bc ? -1 : ac > bc ? 1 : 0;
 }
 
+/** True when both grew from the same committed (epoch, g), provisional or not. */
+export const sameBase = (a: Generation, b: Generation): boolean => a.epoch === b.epoch && a.g === b.g;
+
 export function sameGeneration(a: Generation, b: Generation): boolean {
   return compareGeneration(a, b) === 0;
 }

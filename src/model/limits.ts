@@ -33,6 +33,8 @@ export const LIMITS = {
   logRetained: 8192,
   /** Proposals waiting for commit on the leader. */
   proposalsInFlight: 4096,
+  /** Copies a caretaker orders of one machine, and copies it drops there, in one message: with reasons, well below a frame. */
+  caretakerOrders: 1024,
   gossipUpdatesPerMessage: 32,
   logsTailLines: 100_000,
 } as const;

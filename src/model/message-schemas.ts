@@ -187,7 +187,13 @@ const ApplyResult = Type.Union([
     CLOSED,
   ),
 ]);
+const PROVISIONAL = { taskId: TaskIdSchema, slot: SlotNumber, generation: GenerationSchema };
 const CONTROL = {
+  'caretaker-bid': define('caretaker-bid', { term: TermSchema, index: IndexSchema, rank: Type.Number() }),
+  'caretaker-orders': define('caretaker-orders', {
+    starts: list(Type.Object({ ...PROVISIONAL, reason: Reason }, CLOSED), LIMITS.caretakerOrders),
+    drops: list(Type.Object(PROVISIONAL, CLOSED), LIMITS.caretakerOrders),
+  }),
   submission: define('submission', { submission: SubmissionSchema }),
   'submission-verdict': define('submission-verdict', {
     id: TaskIdSchema,

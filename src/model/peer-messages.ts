@@ -1,6 +1,7 @@
 import type { ApplyResult, Command } from './commands.ts';
 import type { CopyFact, NodeFacts } from './facts.ts';
-import type { Incarnation, LogIndex, NodeId, TaskId } from './ids.ts';
+import type { Generation } from './generation.ts';
+import type { Incarnation, LogIndex, NodeId, TaskId, Term } from './ids.ts';
 import type { Submission } from './records.ts';
 
 // Words the peers exchange besides membership, raft and lease messages (whose types live with their cores).
@@ -29,7 +30,22 @@ export type FactsMessage =
     }
   | { readonly type: 'facts-want'; readonly nodes: readonly NodeId[] };
 
+/** A copy of a slot under a provisional generation. */
+export interface ProvisionalKey {
+  readonly taskId: TaskId;
+  readonly slot: number;
+  readonly generation: Generation;
+}
+
 export type ControlMessage =
+  /** While no majority is in reach: how fit the sender is to be caretaker of its side (Bully: newest log, then rank). */
+  | { readonly type: 'caretaker-bid'; readonly term: Term; readonly index: LogIndex; readonly rank: number }
+  /** The caretaker to one machine of its side: copies to run, and copies that lost against another of their slot. */
+  | {
+      readonly type: 'caretaker-orders';
+      readonly starts: readonly (ProvisionalKey & { readonly reason: string })[];
+      readonly drops: readonly ProvisionalKey[];
+    }
   /** A submission handed directly (besides the topic); answered by `submission-verdict` once settled. */
   | { readonly type: 'submission'; readonly submission: Submission }
   | {

@@ -39,7 +39,13 @@ export type SlotState =
   /** No open assignment; waits for the scheduler. */
   | { readonly kind: 'pending'; readonly reason: string }
   /** Node holds generation. */
-  | { readonly kind: 'assigned'; readonly node: NodeId; readonly at: WallMs }
+  | {
+      readonly kind: 'assigned';
+      readonly node: NodeId;
+      readonly at: WallMs;
+      /** The copy that runs there was started under this provisional generation and adopted as it ran: it keeps that name. */
+      readonly adopted?: Generation;
+    }
   /** Closed by the master: renewals are refused; may be granted again once the lease has run out. */
   | { readonly kind: 'closed'; readonly node: NodeId; readonly at: WallMs; readonly reason: string }
   /** The run ended by itself and is not to be repeated. */
@@ -63,6 +69,8 @@ export interface SlotRecord {
   /** Highest generation ever committed for this slot; g = 0 before the first assignment. */
   readonly generation: Generation;
   readonly state: SlotState;
+  /** Provisional generations up to this one (of the same base) have lost against the committed copy. */
+  readonly dropped?: Generation;
 }
 
 /** One recorded decision with its evidence: what `task-org why` prints. */
@@ -76,6 +84,7 @@ export interface Decision {
     | 'accepted'
     | 'assigned'
     | 'closed'
+    | 'dropped'
     | 'finished'
     | 'failed'
     | 'waiting'

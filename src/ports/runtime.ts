@@ -17,11 +17,7 @@ export interface Runtime {
    */
   start(copy: DesiredCopy, register: (how: KillTarget) => Promise<void>, signal: AbortSignal): Promise<ObservedCopy>;
   /** Stop signal, grace, SIGKILL, then removal. Resolves when no process of the copy is left. Idempotent. */
-  stop(
-    copyId: CopyId,
-    options: { readonly stopSignal: string; readonly graceMs: number },
-    signal: AbortSignal,
-  ): Promise<void>;
+  stop(copyId: CopyId, options: StopOptions, signal: AbortSignal): Promise<void>;
   /** SIGKILL to all processes at once and removal. Idempotent. */
   kill(copyId: CopyId, signal: AbortSignal): Promise<void>;
   /** Every copy of this cluster on this machine, running or exited. */
@@ -39,6 +35,14 @@ export interface Runtime {
   /** Images present, as references `name:tag`. Empty for runtimes without images. */
   images(signal: AbortSignal): Promise<readonly string[]>;
   close(): Promise<void>;
+}
+
+export interface StopOptions {
+  readonly stopSignal: string;
+  /** 0: killed at once. */
+  readonly graceMs: number;
+  /** What the copy wrote is set aside on this machine as a branch, where no copy will touch it, instead of removed. */
+  readonly keep?: boolean;
 }
 
 export interface RuntimeInfo {

@@ -17,6 +17,7 @@ export const SCENARIO_USAGE = `usage: scenario run NAME|FILE... [options]
   --runtime docker|process  instead of the scenario's own
   --seed TEXT               of every random choice
   --dir DIR                 disks and logs (default: a directory under ${tmpdir()})
+  --times judged|shown      shown: a limit of time that is passed fails nothing (a machine short of CPU)
   --keep                    leave disks and logs, and on hosts everything, as they are at the end
   --json                    one JSON document per scenario instead of text
 
@@ -41,6 +42,7 @@ export async function scenarioMain(argv: readonly string[], io: ScenarioIo = {})
         runtime: { type: 'string' },
         seed: { type: 'string' },
         dir: { type: 'string' },
+        times: { type: 'string', default: 'judged' },
         keep: { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
         help: { type: 'boolean', default: false },
@@ -61,6 +63,8 @@ export async function scenarioMain(argv: readonly string[], io: ScenarioIo = {})
       throw new TaskOrgError('invalid_input', `no stage '${values.stage}': ${[...stages.keys()].join(', ')}`);
     if (values.runtime !== undefined && values.runtime !== 'docker' && values.runtime !== 'process')
       throw new TaskOrgError('invalid_input', `--runtime is docker or process, not '${values.runtime}'`);
+    if (values.times !== 'judged' && values.times !== 'shown')
+      throw new TaskOrgError('invalid_input', `--times is judged or shown, not '${values.times}'`);
     let held = true;
     for (const scenario of names.map(loadScenario)) {
       const runtime = values.runtime ?? scenario.topology.runtime;
@@ -70,12 +74,12 @@ export async function scenarioMain(argv: readonly string[], io: ScenarioIo = {})
         log: (message) => err(`  ${message}`),
       });
       const seed = values.seed === undefined ? {} : { seed: values.seed };
+      const times = values.times;
       const unhook = stopWhenInterrupted(stage);
-      const result = await runScenario(
-        { ...scenario, topology: { ...scenario.topology, runtime } },
-        stage,
-        seed,
-      ).finally(unhook);
+      const result = await runScenario({ ...scenario, topology: { ...scenario.topology, runtime } }, stage, {
+        ...seed,
+        times,
+      }).finally(unhook);
       out(values.json ? JSON.stringify(result) : formatResult(result));
       held &&= result.verdict.held;
     }

@@ -13,7 +13,7 @@ export function formatResult(result: ScenarioResult): string {
   lines.push('', `  ${''.padEnd(6)} ${'what'.padEnd(width)}  expected      happened`);
   for (const finding of verdict.findings) {
     lines.push(
-      `  ${finding.held ? 'held  ' : 'FAILED'} ${finding.what.padEnd(width)}  ${finding.expected.padEnd(12)}  ${finding.happened}`,
+      `  ${finding.held ? 'held  ' : finding.shownOnly ? 'slower' : 'FAILED'} ${finding.what.padEnd(width)}  ${finding.expected.padEnd(12)}  ${finding.happened}`,
     );
   }
   const times = verdict.recoveries.map((recovery) => recovery.elapsedMs);

@@ -18,7 +18,7 @@ import type {
   TaskStatus,
   Topology,
 } from './types.ts';
-import { type DoneFault, isSettled, judge, type Verdict } from './verdict.ts';
+import { type DoneFault, type Evidence, isSettled, judge, type TimesMode, type Verdict } from './verdict.ts';
 
 export interface ScenarioResult {
   readonly scenario: string;
@@ -47,7 +47,7 @@ interface Step {
 export async function runScenario(
   scenario: ScenarioDocument,
   stage: ScenarioStage,
-  options: { readonly seed?: string } = {},
+  options: { readonly seed?: string; readonly times?: TimesMode } = {},
 ): Promise<ScenarioResult> {
   const unable = [...new Set(scenario.faults.flatMap(actionsOf))].filter((action) => !stage.supports.has(action));
   if (unable.length > 0)
@@ -57,7 +57,7 @@ export async function runScenario(
       { hint: 'choose another with --stage: hosts can do everything, as root' },
     );
   try {
-    return await new Run(scenario, stage, options.seed ?? scenario.seed ?? '1').play();
+    return await new Run(scenario, stage, options.seed ?? scenario.seed ?? '1', options.times ?? 'judged').play();
   } finally {
     await stage.stop();
   }
@@ -73,6 +73,7 @@ class Run {
   readonly #scenario: ScenarioDocument;
   readonly #stage: ScenarioStage;
   readonly #seed: string;
+  readonly #times: TimesMode;
   readonly #random: Rng;
   readonly #steps: Step[] = [];
   readonly #accepted = new Map<string, number>();
@@ -86,10 +87,11 @@ class Run {
   #turn = 0;
   #before: readonly TaskStatus[] = [];
 
-  constructor(scenario: ScenarioDocument, stage: ScenarioStage, seed: string) {
+  constructor(scenario: ScenarioDocument, stage: ScenarioStage, seed: string, times: TimesMode) {
     this.#scenario = scenario;
     this.#stage = stage;
     this.#seed = seed;
+    this.#times = times;
     this.#random = createRng(seed);
     this.#up = new Set(Array.from({ length: scenario.topology.peers }, (_, index) => index + 1));
   }
@@ -154,7 +156,7 @@ class Run {
   #planFault(fault: FaultDocument, atMs: number, rounds: number): void {
     this.#plan(atMs, async () => {
       if (fault.whenSettled) await this.#settleOrThrow(`before ${fault.do}`);
-      if (this.#faults.length === 0 && this.#scenario.expectations.unchanged) this.#before = await this.#stage.tasks();
+      if (this.#faults.length === 0) await this.#noteBefore();
       const stageFault = await this.#resolve(fault);
       const doneMs = await this.#inject(stageFault);
       const undo = fault.undoAfter === undefined ? undefined : UNDO[fault.do];
@@ -167,6 +169,16 @@ class Run {
         next();
       });
     });
+  }
+
+  /** What must not change: as the peers say it once their word has caught up with what is witnessed. */
+  async #noteBefore(): Promise<void> {
+    if (!this.#scenario.expectations.unchanged) return;
+    await this.#stage.settle(async () => {
+      this.#before = await this.#stage.tasks();
+      const slots = this.#before.flatMap((task) => task.slots);
+      return slots.every((slot) => slot.state === 'running' && slot.startedAtMs !== null);
+    }, SETTLE_TIMEOUT_MS);
   }
 
   async #inject(fault: StageFault): Promise<number> {
@@ -257,14 +269,14 @@ class Run {
       Math.max(SETTLE_TIMEOUT_MS, durationMs(expectations.settledWithinMs ?? 0)),
     );
     // Without a fault, what must not change is what ran when everything ran.
-    if (this.#faults.length === 0 && expectations.unchanged) this.#before = await this.#stage.tasks();
+    if (this.#faults.length === 0) await this.#noteBefore();
     await this.#stage.waitUntil(this.#stage.now() + (watch === undefined ? WATCH_MS : durationMs(watch)));
     await Promise.all(this.#submissions);
     const alive = async (): Promise<number> =>
       (await this.#stage.nodes()).filter((node) => node.status === 'alive').length;
     const wanted = expectations.peersAlive;
     if (wanted !== undefined) await this.#stage.settle(async () => (await alive()) === wanted, SETTLE_TIMEOUT_MS);
-    return judge(expectations, {
+    const evidence: Evidence = {
       accepted: this.#accepted,
       refused: this.#refused,
       runs: this.#stage.runs(),
@@ -273,7 +285,8 @@ class Run {
       before: this.#before,
       after: expectations.unchanged ? await this.#stage.tasks() : [],
       peersAlive: wanted === undefined ? 0 : await alive(),
-    });
+    };
+    return judge(expectations, evidence, this.#times);
   }
 }
 

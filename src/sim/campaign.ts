@@ -173,7 +173,7 @@ export function runCampaign(options: CampaignOptions): CampaignResult {
     seed: options.seed,
     machines,
     simulatedMs: world.now,
-    tally,
+    tally: { ...tally, adoptions: invariants.adoptions, drops: invariants.drops },
     committed: invariants.committedCount,
     accepted: invariants.acceptedCount,
     exclusiveRuns: invariants.exclusiveRuns,

@@ -25,6 +25,15 @@ const blackout: Fault = (world, rng) => {
     world.after(rng.int(500, 3000), () => m.powerOn());
   }
 };
+/** More than half of the machines lose power, one after another, and come back one by one: meanwhile no side has a majority. */
+const majorityDown: Fault = (world, rng) => {
+  const machines = world.machines.filter((m) => m.powered);
+  for (const m of rng.shuffle(machines).slice(0, Math.floor(world.machines.length / 2) + 1)) {
+    world.tally.crashes += 1;
+    world.after(rng.int(0, 3000), () => m.powerOff());
+    world.after(rng.int(5000, 30_000), () => m.powerOn());
+  }
+};
 const killAgent: Fault = (_world, rng, victim) => victim.killAgent(rng.int(100, 600));
 /** An agent that does not come back for long: boot alone looks after the leases. */
 const agentDown: Fault = (_world, rng, victim) => victim.killAgent(rng.int(2000, 12_000));
@@ -72,6 +81,7 @@ const join: Fault = (world, _rng, _victim, limits) => {
 const FAULTS: readonly (readonly [number, Fault])[] = [
   [260, crash],
   [10, blackout],
+  [40, majorityDown],
   [100, killAgent],
   [30, agentDown],
   [130, isolate],

@@ -1,5 +1,6 @@
 import type { LogEntry, PersistOp, RaftMessage } from '../core/consensus/types.ts';
 import type { LeaseKey } from '../core/lease/types.ts';
+import type { DesiredCopy } from '../core/reconcile/types.ts';
 import { applyEntry, createState, dumpState, stateDigest } from '../core/state/state.ts';
 import type { ClusterState } from '../core/state/types.ts';
 import { compareGeneration, formatGeneration, type Generation } from '../model/generation.ts';
@@ -71,6 +72,9 @@ export class Invariants {
   /** Live copies of exclusive slots. */
   readonly #live = new Map<string, Set<RunInterval>>();
   exclusiveRuns = 0;
+  /** Provisional copies that a master adopted, and that it told to stop. */
+  adoptions = 0;
+  drops = 0;
 
   // ---- consensus ---------------------------------------------------------------------------------------------------------
 
@@ -144,7 +148,11 @@ export class Invariants {
     if (!result.ok) return;
     if (command.type === 'task.submit') this.#accepted.set(command.submission.id, command.submission.spec.name);
     else if (command.type === 'task.remove') this.#removed.add(command.taskId);
-    else if (command.type === 'slot.assign') this.#assigned(command.taskId, command.slot, command.generation);
+    else if (command.type === 'slot.drop') this.drops += 1;
+    else if (command.type === 'slot.assign') {
+      if (command.adopts !== undefined) this.adoptions += 1;
+      this.#assigned(command.taskId, command.slot, command.generation);
+    }
   }
 
   /** Generations of a slot strictly rise, over every assignment that took effect. */
@@ -335,6 +343,15 @@ export class Invariants {
       throw new InvariantBroken(
         'exclusive run inside its lease',
         `${run.slot} on ${run.node} ended at ${at}, its lease at ${run.until}`,
+      );
+  }
+
+  /** A caretaker revives available tasks only. */
+  provisionalStarted(node: NodeId, copy: DesiredCopy): void {
+    if (isExclusive(copy.spec))
+      throw new InvariantBroken(
+        'provisional copies are of available tasks',
+        `${node} starts ${copy.taskId}/${copy.slot} as ${formatGeneration(copy.generation)}, and it is exclusive`,
       );
   }
 

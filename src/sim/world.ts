@@ -2,6 +2,7 @@ import type { ClientResult, HostFacts, PeerConfig, PeerNotice } from '../core/pe
 import type { DesiredCopy } from '../core/reconcile/types.ts';
 import type { Command } from '../model/commands.ts';
 import { type NodeId, nodeId, type TaskId, taskId, wallMs } from '../model/ids.ts';
+import { sameGeneration } from '../model/generation.ts';
 import { LIMITS } from '../model/limits.ts';
 import { createRng, type Rng } from '../model/random.ts';
 import type { TaskSpec } from '../model/task-spec.ts';
@@ -46,6 +47,11 @@ export const NO_TALLY = {
   falseDeaths: 0,
   leaseExpiries: 0,
   revivals: 0,
+  /** Times a machine became caretaker of a side without a majority; copies such sides started, and what became of them. */
+  caretakers: 0,
+  provisionalStarts: 0,
+  adoptions: 0,
+  drops: 0,
   messages: 0,
   events: 0,
 };
@@ -233,6 +239,10 @@ export class World {
   }
   copyRuns(machine: Machine, copy: DesiredCopy): void {
     if (copy.generation.g > 1) this.tally.revivals += 1;
+    if (copy.generation.provisional !== undefined) {
+      this.tally.provisionalStarts += 1;
+      this.invariants.provisionalStarted(machine.id, copy);
+    }
     for (const o of this.observers) o.onCopyRuns?.(machine, copy, this.now);
   }
   copyGone(machine: Machine, copy: DesiredCopy): void {
@@ -244,6 +254,7 @@ export class World {
       const peer = machine.peer;
       if (peer) this.invariants.leader(machine.id, notice.term, (index) => peer.termAt(index));
     }
+    if (notice.type === 'caretaker' && notice.caretaker === machine.id) this.tally.caretakers += 1;
     if (
       notice.type === 'member' &&
       notice.change.to === 'dead' &&
@@ -327,7 +338,7 @@ export class World {
           if (
             c.desired.taskId === task.id &&
             c.desired.slot === slot.slot &&
-            c.desired.generation.g === slot.generation.g &&
+            sameGeneration(c.desired.generation, slot.state.adopted ?? slot.generation) &&
             !c.condemned
           )
             runs = true;

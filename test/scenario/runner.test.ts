@@ -55,6 +55,19 @@ describe('the runner', () => {
     expect(verdict.held).toBe(false);
   });
 
+  test('limits of time can be shown only; what never recovered, and all else, is judged', async () => {
+    const shown = async (document: ScenarioDocument, flaws: Flaws = {}) => {
+      const result = await runScenario(document, new FakeStage(flaws), { times: 'shown' });
+      return { held: result.verdict.held, text: formatResult(result) };
+    };
+    const slow = await shown(scenario(KILL, 'recoveryMaxMs: 799ms, tasksLost: 0'));
+    expect(slow.held).toBe(true);
+    expect(slow.text).toMatch(/slower recovery max +<= 799 ms +800 ms/);
+    expect((await shown(scenario(KILL, 'recoveryMaxMs: 5s'), { loses: true })).held).toBe(false);
+    expect((await shown(scenario(KILL, 'settledWithinMs: 5s'), { loses: true })).held).toBe(false);
+    expect((await shown(scenario(KILL, 'tasksLost: 0'), { loses: true })).held).toBe(false);
+  });
+
   test('finds a lost task, a doubled one, a healthy one moved, a refused one', async () => {
     expect((await play(scenario(KILL), { loses: true })).failed).toEqual(['tasks lost']);
     const cut = "{ at: 2s, do: cut, target: 'holder:web-2', whenSettled: true, undoAfter: 5s }";

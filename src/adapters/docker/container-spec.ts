@@ -40,6 +40,12 @@ export function containerName(owner: Owner, copy: DesiredCopy): string {
   return `taskorg-${copy.spec.name}-${copy.slot}-${short}`;
 }
 
+const BRANCH = 'taskorg-branch-';
+/** Of the container of a copy that lost against another of its slot: kept, stopped, for what it wrote. */
+export const branchName = (copyId: CopyId): string => BRANCH + copyId.replaceAll(/[^A-Za-z0-9_.-]/g, '-');
+export const isBranch = (summary: ContainerSummary): boolean =>
+  summary.Names?.some((name) => name.startsWith(`/${BRANCH}`)) === true;
+
 /** Volumes belong to a cluster, so that two on one engine do not meet. */
 export const volumeName = (clusterId: ClusterId, name: string): string => `taskorg-${clusterId.slice(0, 8)}-${name}`;
 
@@ -113,6 +119,7 @@ function hostConfig(owner: Owner, spec: TaskSpec, pins: string | undefined): obj
 /** One element of GET /containers/json. */
 export interface ContainerSummary {
   readonly Id: string;
+  readonly Names?: readonly string[];
   readonly Labels: Readonly<Record<string, string>>;
   readonly State: string;
   readonly Status: string;

@@ -12,11 +12,12 @@ import type {
   Runtime,
   RuntimeEvent,
   RuntimeInfo,
+  StopOptions,
 } from '../../ports/runtime.ts';
 import { killTarget } from '../process/kill-target.ts';
 import { execInContainer } from './container-exec.ts';
 import { containerLogs, type LogOptions } from './container-logs.ts';
-import { type ContainerSummary, LABEL, ownLabels, readSummary } from './container-spec.ts';
+import { branchName, type ContainerSummary, isBranch, LABEL, ownLabels, readSummary } from './container-spec.ts';
 import { startContainer } from './container-start.ts';
 import { type CpuSample, containerStats } from './container-stats.ts';
 import { CALL_TIMEOUT_MS, EngineApi, EngineError, runtimeFailed } from './engine-api.ts';
@@ -146,11 +147,7 @@ class DockerRuntime implements Runtime {
     }
   }
 
-  async stop(
-    copyId: CopyId,
-    options: { readonly stopSignal: string; readonly graceMs: number },
-    signal: AbortSignal,
-  ): Promise<void> {
+  async stop(copyId: CopyId, options: StopOptions, signal: AbortSignal): Promise<void> {
     await this.#starting.get(copyId)?.done.catch(() => {});
     const id = await this.#find(copyId, signal);
     if (id === undefined) return;
@@ -162,7 +159,22 @@ class DockerRuntime implements Runtime {
       // An engine that hangs passes no signal on: the copy is killed without it.
       if (signal.aborted || !(error instanceof TaskOrgError && error.code === 'no_runtime')) throw error;
     }
-    await this.kill(copyId, signal);
+    if (options.keep) await this.#setAside(id, copyId, signal);
+    else await this.kill(copyId, signal);
+  }
+
+  /** Killed, and given a name by which it counts as a copy no more. */
+  async #setAside(id: string, copyId: CopyId, signal: AbortSignal): Promise<void> {
+    await this.#signal(id, 'SIGKILL', signal);
+    await this.#untilStopped(id, CALL_TIMEOUT_MS, signal);
+    const rename = {
+      method: 'POST',
+      path: `/containers/${id}/rename`,
+      query: { name: branchName(copyId) },
+      signal,
+    } as const;
+    await this.#do(`setting aside of ${copyId}`, this.#api.call(rename));
+    this.#forget(copyId);
   }
 
   /** False: it does not run. */
@@ -281,10 +293,8 @@ class DockerRuntime implements Runtime {
   #summaries(signal: AbortSignal, more: Readonly<Record<string, string>> = {}): Promise<readonly ContainerSummary[]> {
     const label = Object.entries({ ...ownLabels(this.#o), ...more }).map(([name, value]) => `${name}=${value}`);
     const query = { all: true, filters: JSON.stringify({ label }) };
-    return this.#do(
-      'listing',
-      this.#api.call<readonly ContainerSummary[]>({ method: 'GET', path: '/containers/json', query, signal }),
-    );
+    const all = this.#api.call<readonly ContainerSummary[]>({ method: 'GET', path: '/containers/json', query, signal });
+    return this.#do('listing', all).then((list) => list.filter((summary) => !isBranch(summary)));
   }
 
   async list(signal: AbortSignal): Promise<readonly ObservedCopy[]> {

@@ -17,6 +17,7 @@ import type {
   Runtime,
   RuntimeEvent,
   RuntimeInfo,
+  StopOptions,
 } from '../../ports/runtime.ts';
 import { cgroupMounts } from './cgroup-fs.ts';
 import { findCommand } from './command-path.ts';
@@ -33,7 +34,7 @@ import { processStats } from './process-stats.ts';
 import { type StartRoom, startCopy } from './start-copy.ts';
 import { endUnrecorded } from './unrecorded.ts';
 import { resolveUser } from './users.ts';
-import { prepareSurroundings } from './work-directory.ts';
+import { prepareSurroundings, setAside } from './work-directory.ts';
 
 // Copies as plain processes: no engine needed. They run in sessions (and where allowed cgroups) of their own, outlive the
 // agent, and are taken up again by the next one from the records on disk.
@@ -58,7 +59,7 @@ export interface ProcessRuntimeOptions {
   readonly log: Log;
 }
 
-/** Runs copies as processes of this machine. Owns `copies/`, `work/` and `volumes/` in the data directory. */
+/** Runs copies as processes of this machine. Owns `copies/`, `work/`, `volumes/` and `branches/` in the data directory. */
 export function createProcessRuntime(options: ProcessRuntimeOptions): Runtime {
   return new ProcessRuntime(options);
 }
@@ -163,11 +164,7 @@ class ProcessRuntime implements Runtime {
     }
   }
 
-  async stop(
-    copyId: CopyId,
-    options: { readonly stopSignal: string; readonly graceMs: number },
-    signal: AbortSignal,
-  ): Promise<void> {
+  async stop(copyId: CopyId, options: StopOptions, signal: AbortSignal): Promise<void> {
     this.#starting.get(copyId)?.called.abort();
     const copy = await this.#settled(copyId);
     if (!copy) return;
@@ -183,7 +180,7 @@ class ProcessRuntime implements Runtime {
       }
       signal.throwIfAborted();
     }
-    await this.#destroy(copy);
+    await this.#destroy(copy, options.keep);
   }
 
   async kill(copyId: CopyId): Promise<void> {
@@ -207,14 +204,15 @@ class ProcessRuntime implements Runtime {
     }
   }
 
-  async #destroy(copy: ProcessCopy): Promise<void> {
+  async #destroy(copy: ProcessCopy, keep = false): Promise<void> {
     if (copy.running && !(await killTarget(copy.target)))
       throw new TaskOrgError('runtime_failed', `processes of ${copy.copyId} outlive SIGKILL`, { retryable: true });
     await this.#over(copy);
     if (copy.readers.size > 0)
       await Promise.race([Promise.all(copy.readers), delay(LAST_READ_MS, undefined, { ref: false })]);
     if (this.#copies.get(copy.copyId) === copy) this.#copies.delete(copy.copyId);
-    await rm(copy.dir, { recursive: true, force: true });
+    if (keep) await setAside(this.#o.dataDir, copy.copyId, copy.dir);
+    else await rm(copy.dir, { recursive: true, force: true });
   }
 
   /** A run ended: what is left is ended too, then everybody is told, once. */

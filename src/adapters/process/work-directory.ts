@@ -1,5 +1,7 @@
 import { chownSync, lstatSync, mkdirSync, readlinkSync, rmSync, symlinkSync } from 'node:fs';
+import { mkdir, rename } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
+import { parseCopyId } from '../../core/reconcile/copy-id.ts';
 import type { DesiredCopy, ObservedCopy } from '../../core/reconcile/types.ts';
 import { TaskOrgError } from '../../model/errors.ts';
 import { formatGeneration } from '../../model/generation.ts';
@@ -24,7 +26,7 @@ export function prepareSurroundings(
   user: { readonly uid: number | null; readonly gid: number | null },
 ): Surroundings {
   const { spec } = copy;
-  const work = join(dataDir, 'work', `${copy.taskId}.${copy.slot}`);
+  const work = workDirectory(dataDir, copy);
   makeFor(work, user);
   const env: Record<string, string> = { PATH: DEFAULT_PATH, HOME: work };
   for (const name of INHERITED) if (process.env[name] !== undefined) env[name] = process.env[name];
@@ -45,6 +47,26 @@ export function prepareSurroundings(
   if (cwd === work || cwd.startsWith(`${work}/`)) makeFor(cwd, user);
   return { cwd, env };
 }
+
+/**
+ * A copy that lost against another of its slot: its logs and its slot's work directory become a branch, so that a later copy
+ * of the slot here starts with a directory of its own. Volumes stay where they are, under their names.
+ */
+export async function setAside(dataDir: string, copyId: string, copyDir: string): Promise<void> {
+  const branch = join(dataDir, 'branches', copyId);
+  await mkdir(branch, { recursive: true, mode: 0o700 });
+  const name = parseCopyId(copyId);
+  const moves: [string, string][] = [[copyDir, join(branch, 'logs')]];
+  if (name) moves.push([workDirectory(dataDir, name), join(branch, 'work')]);
+  for (const [from, to] of moves)
+    await rename(from, to).catch((error: NodeJS.ErrnoException) => {
+      // Moved by an earlier try.
+      if (error.code !== 'ENOENT' && error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error;
+    });
+}
+
+const workDirectory = (dataDir: string, copy: Pick<DesiredCopy, 'taskId' | 'slot'>): string =>
+  join(dataDir, 'work', `${copy.taskId}.${copy.slot}`);
 
 function makeFor(dir: string, user: { readonly uid: number | null; readonly gid: number | null }): void {
   // Only a directory just made is given away: what stands in it belongs to whoever wrote it.

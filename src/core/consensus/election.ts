@@ -194,4 +194,8 @@ function becomeLeader(c: Core): void {
   // Before the no-op is appended: every peer is first asked at the end of the old log.
   syncProgress(c, l);
   leaderAppend(c, l, [{ kind: 'noop' }]);
+  // A founder's own vote stands in no entry yet: learners could not know whose majority it is that they reach, or do not.
+  const [first] = c.history;
+  if (c.history.length === 1 && first?.index === 0 && c.membership.voters.length === 1)
+    leaderAppend(c, l, [{ kind: 'membership', membership: c.membership }]);
 }

@@ -21,7 +21,7 @@ export type Condition =
 export function conditionOf(
   node: NodeId,
   self: NodeId,
-  ctx: MasterContext,
+  ctx: Pick<MasterContext, 'state' | 'members'>,
   masterSince: MonoMs,
   now: MonoMs,
   agentDownMs: number,
@@ -92,7 +92,7 @@ export interface Fleet {
   /** Whether anything placement looks at (load apart) differs from the last call. */
   headChanged(facts: NodeFacts): boolean;
   forget(node: NodeId): void;
-  candidate(ctx: MasterContext, node: NodeId): Candidate | undefined;
+  candidate(ctx: Pick<MasterContext, 'state' | 'facts'>, node: NodeId): Candidate | undefined;
   clear(): void;
 }
 

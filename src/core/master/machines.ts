@@ -27,6 +27,12 @@ export function lookAtFacts(m: Memory, ctx: MasterContext, id: NodeId): void {
     m.roomFreed = true;
     m.leadershipDirty = true;
   }
+  const provisional = facts.copies.filter((c) => c.generation.provisional !== undefined);
+  if (provisional.length > 0) m.provisionals.set(id, provisional);
+  else m.provisionals.delete(id);
+  // Whatever else a holder reports of a slot with provisional copies may settle which of them is to stay.
+  if (m.provisionals.size > 0)
+    for (const list of m.provisionals.values()) for (const c of list) m.dirtyTasks.add(c.taskId);
   for (const c of facts.copies) {
     if (c.state === 'failed' && c.startedAt === null && ctx.state.tasks.has(c.taskId)) m.dirtyTasks.add(c.taskId);
   }

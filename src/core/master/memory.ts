@@ -1,7 +1,9 @@
+import type { CopyFact } from '../../model/facts.ts';
 import { compareGeneration, type Generation } from '../../model/generation.ts';
 import { type MonoMs, monoMs, type NodeId, type TaskId } from '../../model/ids.ts';
 import type { SlotRecord, TaskRecord } from '../../model/records.ts';
 import { createWakeQueue } from '../lease/wake-queue.ts';
+import { hasLost } from '../state/state.ts';
 import type { Candidate, Placement, PlacementRequest, Rejection } from '../scheduling/types.ts';
 import { createAvoidance } from './avoidance.ts';
 import type { MasterConfig } from './config.ts';
@@ -21,6 +23,8 @@ export interface Flight {
   readonly expect: Generation | undefined;
   /** Where it goes, for the reservations. */
   readonly node: NodeId | undefined;
+  /** drop: done once the records say that this provisional copy has lost. */
+  readonly dropped?: Generation;
 }
 
 /** What the master remembers within one term. Everything here can be lost: it is rebuilt from the records. */
@@ -38,6 +42,8 @@ export class Memory {
   readonly inFlight = new Map<string, Flight>();
   /** Slots of each task known to `fleet`, to let go of those that vanish. */
   readonly known = new Map<TaskId, readonly string[]>();
+  /** Provisional copies by machine, from its facts. */
+  readonly provisionals = new Map<NodeId, readonly CopyFact[]>();
   readonly nodeStates = new Map<NodeId, string>();
   /** Draining machine -> the one slot that is on its way elsewhere. */
   readonly drains = new Map<
@@ -72,8 +78,21 @@ export class Memory {
       nodeStates,
       drains,
       waiting,
+      provisionals,
     } = this;
-    const all = [fleet, avoidance, wakes, dirtyTasks, dirtyNodes, dirtyFacts, inFlight, known, nodeStates, drains];
+    const all = [
+      provisionals,
+      fleet,
+      avoidance,
+      wakes,
+      dirtyTasks,
+      dirtyNodes,
+      dirtyFacts,
+      inFlight,
+      known,
+      nodeStates,
+      drains,
+    ];
     for (const part of [...all, waiting]) part.clear();
     this.roomFreed = false;
     this.unfinished = false;
@@ -93,9 +112,17 @@ export class Memory {
     for (const text of this.fleet.slotsOn(node)) this.dirtyTasks.add(text.slice(0, text.lastIndexOf('.')) as TaskId);
   }
 
-  takeOff(task: TaskRecord, text: string, expect: Generation | undefined, node: NodeId | undefined, now: MonoMs): void {
+  takeOff(
+    task: TaskRecord,
+    text: string,
+    expect: Generation | undefined,
+    node: NodeId | undefined,
+    now: MonoMs,
+    dropped?: Generation,
+  ): void {
     const until = now + this.config.proposalTimeoutMs;
-    this.inFlight.set(text, { taskId: task.id, until, expect, node });
+    const drop = dropped === undefined ? {} : { dropped };
+    this.inFlight.set(text, { taskId: task.id, until, expect, node, ...drop });
     this.wakes.setEarlier(`t${task.id}`, until);
   }
 
@@ -112,6 +139,7 @@ export class Memory {
 export const nameOf = (ctx: MasterContext, id: NodeId): string => ctx.state.peers.get(id)?.name || id;
 
 export function landed(flight: Flight, slot: SlotRecord): boolean {
+  if (flight.dropped !== undefined) return hasLost(slot, flight.dropped);
   if (flight.expect !== undefined) return compareGeneration(slot.generation, flight.expect) >= 0;
   return slot.state.kind !== 'assigned';
 }

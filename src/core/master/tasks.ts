@@ -1,11 +1,14 @@
 import type { Command } from '../../model/commands.ts';
+import { formatGeneration } from '../../model/generation.ts';
 import { assertNever, type MonoMs, type NodeId, type TaskId } from '../../model/ids.ts';
 import type { SlotRecord, TaskRecord } from '../../model/records.ts';
 import { isExclusive } from '../../model/task-spec.ts';
 import { slotText } from '../lease/keys.ts';
 import type { LeaseKey } from '../lease/types.ts';
+import { nextGeneration } from '../state/state.ts';
 import { landed, type Memory, nameOf } from './memory.ts';
-import { blockedHere, type Need, needOf } from './slots.ts';
+import { provisionalOf, REPORT_MS } from './provisional.ts';
+import { blockedHere, type Need, needOf, type ProvisionalCopy } from './slots.ts';
 import type { MasterContext } from './types.ts';
 
 // From a task's record to what its slots need: commands that can be proposed at once go to `out`, slots that need a machine
@@ -72,10 +75,15 @@ function lookAtSlot(
   }
   const at = state.kind === 'assigned' ? state.node : undefined;
   const facts = at === undefined ? undefined : ctx.facts.get(at);
+  const since = at === undefined ? m.masterSince : Math.max(m.masterSince, ctx.members.get(at)?.since ?? 0);
+  const provisional = provisionalOf(m, ctx, task, slot, now);
+  if (provisional.length > 0 && now < since + REPORT_MS) m.wakes.setEarlier(`t${task.id}`, since + REPORT_MS);
   const need = needOf({
     task,
     slot,
     facts,
+    provisional,
+    settled: now >= since + REPORT_MS,
     condition: (id) => m.condition(ctx, id, now),
     nameOf: (id) => nameOf(ctx, id),
     draining: (id) => ctx.state.peers.get(id)?.availability === 'drain',
@@ -92,12 +100,75 @@ function lookAtSlot(
     case 'place':
       wish(m, { task, slot, text, need, dry: false }, to);
       break;
+    case 'adopt':
+      adopt(m, ctx, task, slot, text, need, now, to.out);
+      break;
+    case 'drop':
+      to.out.push({
+        type: 'slot.drop',
+        by: m.self,
+        at: ctx.wall,
+        ...keyOf(task, slot),
+        generation: need.generation,
+        reason: need.reason,
+        evidence: provisional.map((c) => describe(ctx, c)).slice(0, MAX_EVIDENCE),
+      });
+      m.takeOff(task, text, undefined, need.about, now, need.generation);
+      break;
     case 'fence':
       fence(m, ctx, { task, slot, text, need, dry: false }, need, now, to);
       break;
     default:
       assertNever(need, 'need');
   }
+}
+
+const describe = (ctx: MasterContext, { node, fact }: ProvisionalCopy): string => {
+  const { provisional } = fact.generation;
+  const by = provisional === undefined ? '' : ` by order of caretaker ${nameOf(ctx, provisional.caretaker)}`;
+  const age =
+    fact.startedAt === null
+      ? ''
+      : `, for ${Math.max(0, Math.round((ctx.wall - fact.startedAt) / 1000))} s by its clock`;
+  return `${formatGeneration(fact.generation)} is ${fact.state} on ${nameOf(ctx, node)}${by}${age}`;
+};
+
+function adopt(
+  m: Memory,
+  ctx: MasterContext,
+  task: TaskRecord,
+  slot: SlotRecord,
+  text: string,
+  need: Extract<Need, { kind: 'adopt' }>,
+  now: MonoMs,
+  out: Command[],
+): void {
+  const generation = nextGeneration(ctx.state, slot);
+  const { node, fact } = need.copy;
+  const about = evidenceAbout(ctx, need.about);
+  const key = { taskId: task.id, slot: slot.slot };
+  const meta = { by: m.self, at: ctx.wall };
+  if (need.close)
+    out.push({
+      type: 'slot.close',
+      ...meta,
+      ...key,
+      generation: slot.generation,
+      reason: need.reason,
+      evidence: about,
+    });
+  out.push({
+    type: 'slot.assign',
+    ...meta,
+    ...key,
+    generation,
+    node,
+    adopts: fact.generation,
+    reason: `${need.reason}; the copy that ${nameOf(ctx, node)} runs goes on as it is`,
+    evidence: [...about, describe(ctx, need.copy)].slice(-MAX_EVIDENCE),
+  });
+  m.takeOff(task, text, generation, node, now);
+  m.hold(text, node, task, false);
 }
 
 /** One slot at a time leaves a drained machine; the others wish again when it has gone. */

@@ -2,6 +2,7 @@ import type { NodeId } from '../../model/ids.ts';
 import type { FactsMessage } from '../../model/peer-messages.ts';
 import type { LeaseMessage } from '../lease/types.ts';
 import type { MembershipEvent } from '../membership/types.ts';
+import type { Caretaking } from './caretaking.ts';
 import type { Hub } from './hub.ts';
 import type { Proposals } from './proposals.ts';
 import type { Submissions } from './submissions.ts';
@@ -27,6 +28,7 @@ export function createMailRoom(
     readonly onFacts: (from: NodeId, message: FactsMessage, canReply: boolean) => void;
     readonly proposals: Proposals;
     readonly submissions: Submissions;
+    readonly caretaking: Pick<Caretaking, 'message'>;
   },
 ): MailRoom {
   return {
@@ -46,6 +48,8 @@ export function createMailRoom(
         case 'control':
           if (event.message.type === 'propose') return to.proposals.fromPeer(from, event.message);
           if (event.message.type === 'propose-result') return to.proposals.resultFromMaster(event.message);
+          if (event.message.type === 'caretaker-bid' || event.message.type === 'caretaker-orders')
+            return to.caretaking.message(from, event.message);
           return to.submissions.fromPeer(from, event.message);
       }
     },

@@ -44,6 +44,8 @@ export interface Office {
   /** A command of the master's own was applied with this result. */
   outcome(command: Command, ok: boolean): void;
   proposalDone(ok: boolean): void;
+  /** Plain words on why membership thinks what it thinks of a machine. */
+  evidenceOf(node: NodeId): readonly string[];
   nextWake(): MonoMs | undefined;
   waiting(): ReadonlyMap<TaskId, Waiting>;
   /** Decisions proposed and not seen applied. */
@@ -103,9 +105,10 @@ export function createOffice(self: NodeId, config: PeerConfig, ledTerm: () => Te
       else assigning.delete(slotText(command));
     },
     outcome: (command, ok) => {
-      if (!ok && (command.type === 'slot.assign' || command.type === 'slot.close'))
+      if (!ok && (command.type === 'slot.assign' || command.type === 'slot.close' || command.type === 'slot.drop'))
         master.mark({ refused: [{ taskId: command.taskId, slot: command.slot }] });
     },
+    evidenceOf: (node) => evidence.get(node) ?? [],
     proposalDone: (ok) => master.proposalDone(ok),
     nextWake: () => master.nextWake(),
     waiting: () => master.waiting(),

@@ -2,6 +2,7 @@ import {
   type LogIndex,
   type MonoMs,
   type NodeId,
+  type TaskId,
   type Term,
   incarnation as toIncarnation,
   type WallMs,
@@ -9,18 +10,19 @@ import {
 import { createRng } from '../../model/random.ts';
 import { createConsensus } from '../consensus/consensus.ts';
 import type { ConsensusEffect, ConsensusEvent, ConsensusView, LogEntry, Membership } from '../consensus/types.ts';
-import type { LeaseMessage } from '../lease/types.ts';
 import { createMembership } from '../membership/membership.ts';
 import type { MembershipEffect, MembershipEvent, MemberView } from '../membership/types.ts';
 import { createState, restoreState } from '../state/state.ts';
 import type { ClusterState } from '../state/types.ts';
+import { createCaretaking } from './caretaking.ts';
 import { createElectorate } from './electorate.ts';
+import { createErrands, type Errands } from './errands.ts';
 import { createFactsDesk } from './facts-desk.ts';
 import type { Hub } from './hub.ts';
 import { createInOrder } from './in-order.ts';
 import { publishCommitted } from './log-topic.ts';
 import { createMailRoom } from './mail-room.ts';
-import { createOffice, type OfficeEffect } from './office.ts';
+import { createOffice } from './office.ts';
 import { createProposals } from './proposals.ts';
 import { createReads } from './reads.ts';
 import { createRecordKeeper } from './record-keeper.ts';
@@ -28,7 +30,7 @@ import { clientFailure, createRequests } from './requests.ts';
 import { createSubmissions } from './submissions.ts';
 import { createTopology } from './topology.ts';
 import type { PeerEffect, PeerEvent, PeerOptions } from './types.ts';
-import { createWorkshop, type WorkshopEffect } from './workshop.ts';
+import { createWorkshop } from './workshop.ts';
 
 export type { PeerOptions } from './types.ts';
 
@@ -98,12 +100,22 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     incarnation: options.incarnation,
     adopted: options.adoptedLeases,
   });
+  const errands: Errands = createErrands(hub, () => ({ office, workshop, proposals, reads, facts }));
   const facts = createFactsDesk(hub, options.incarnation, { allowed: topology.allowed, copies: workshop.facts });
   const proposals = createProposals(hub, requests, office);
   const submissions = createSubmissions(hub, options.pending, requests, office);
   const reads = createReads(hub, requests, {
-    lease: (id, ok) => officeDo(office.onReadReady(id, ok, now, state)),
-    current: () => workshopDo(workshop.setCurrent(state, now, wall)),
+    lease: (id, ok) => errands.office(office.onReadReady(id, ok, now, state)),
+    current: () => errands.workshop(workshop.setCurrent(state, now, wall)),
+  });
+
+  const caretaking = createCaretaking(hub, options.rank, {
+    members: () => membership.members(),
+    facts: () => facts.all,
+    lastTerm: () => consensus.termAt(consensus.view().lastIndex) as Term,
+    evidenceOf: office.evidenceOf,
+    carryOut: (orders) => errands.workshop(workshop.orders(state, orders, now, wall)),
+    alone: workshop.setAlone,
   });
 
   const records = createRecordKeeper(
@@ -111,11 +123,12 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     { office, proposals, submissions },
     {
       assigned: electorate.serveDirectly,
-      ended: (c) => workshopDo(workshop.endCommitted(c.taskId, c.slot, c.generation, now, wall)),
+      ended: (c) => errands.workshop(workshop.endCommitted(c.taskId, c.slot, c.generation, now, wall)),
       peersChanged,
       tasksChanged: (tasks) => {
-        workshopDo(workshop.recordsChanged(state, tasks, now, wall));
+        errands.workshop(workshop.recordsChanged(state, tasks, now, wall));
         office.mark({ tasks });
+        caretaking.mark();
       },
     },
   );
@@ -187,7 +200,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
       electorate.tellHealth();
     }
     if (was === leader) return;
-    workshopDo(workshop.setLeader(leader, now, wall));
+    errands.workshop(workshop.setLeader(leader, now, wall));
     if (leader === null) return;
     // What the new master must know at once: this machine's facts, and submissions nobody has settled yet.
     facts.tellLeader(leader);
@@ -235,6 +248,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
       case 'changed':
         hub.emit({ type: 'notify', notice: { type: 'member', change: effect.change, at: wall } });
         office.memberChanged(effect.change);
+        caretaking.mark();
         if (effect.change.id === leader && effect.change.to !== 'alive') consense({ type: 'leader-lost' });
         return electorate.tellHealth();
     }
@@ -263,40 +277,8 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     const changed = facts.receive(from, message, canReply);
     if (changed.length === 0) return;
     office.mark({ facts: changed });
+    caretaking.mark();
     if (topology.refresh(state, facts.all)) electorate.tellTransport();
-  }
-
-  // ---- master's office and this machine's workshop -----------------------------------------------------------------------
-
-  function officeDo(effects: readonly OfficeEffect[]): void {
-    for (const effect of effects) {
-      if (effect.type === 'read-index') reads.ask({ kind: 'lease', id: effect.id });
-      else if (effect.type === 'lease-message') leaseTo(effect.to, effect.message);
-      else if (effect.type === 'propose') proposals.propose(effect.commands, { kind: 'master' });
-      else if (effect.type === 'change-voters') proposals.changeVoters(effect.voters);
-      else consense({ type: 'transfer', to: effect.to });
-    }
-  }
-
-  function leaseTo(to: NodeId, message: LeaseMessage): void {
-    if (to === self) onLease(self, message);
-    else hub.emit({ type: 'send', to, afterPersist: false, channel: 'lease', message });
-  }
-
-  function onLease(from: NodeId, message: LeaseMessage): void {
-    if (message.type === 'lease-renew') officeDo(office.onRenew(from, message, now));
-    else if (from === leader) workshopDo(workshop.onAck(from, message, now, wall));
-  }
-
-  function workshopDo(effects: readonly WorkshopEffect[]): void {
-    for (const effect of effects) {
-      if (effect.type === 'runtime') hub.emit({ type: 'runtime', effect: effect.effect });
-      else if (effect.type === 'renew') leaseTo(leader ?? self, effect.message);
-      else if (effect.type === 'deadline')
-        hub.emit({ type: 'lease-deadline', key: effect.key, deadline: effect.deadline });
-      else if (effect.type === 'facts') facts.copiesChanged();
-      else proposals.fromWorkshop(effect);
-    }
   }
 
   // ---- events ----------------------------------------------------------------------------------------------------------
@@ -311,18 +293,22 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
       const last = membership.view(id)?.lastHeardAt;
       if (last === undefined || now - last > OVERHEARD_MS) memberStep({ type: 'heard', peer: id });
     },
-    onLease,
+    onLease: errands.lease,
     onFacts,
     proposals,
     submissions,
+    caretaking,
   });
 
   function onTick(lateMs: number): void {
     const due = (at: MonoMs | undefined): boolean => at !== undefined && at <= now;
     if (due(membership.nextWake())) memberStep({ type: 'tick', lateMs: lateMs as never });
     if (due(consensus.nextWake())) consense({ type: 'tick' });
-    if (due(workshop.nextWake())) workshopDo(workshop.tick(now, wall));
-    if (facts.tick()) office.mark({ facts: [self] });
+    if (due(workshop.nextWake())) errands.workshop(workshop.tick(now, wall));
+    if (facts.tick()) {
+      office.mark({ facts: [self] });
+      caretaking.mark();
+    }
     for (const requestId of requests.expired(now)) {
       hub.emit({
         type: 'client-reply',
@@ -367,9 +353,9 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
         facts.head(event.head);
         return office.mark({ facts: [self] });
       case 'runtime':
-        return workshopDo(workshop.runtimeEvent(event.event, now, wall));
+        return errands.workshop(workshop.runtimeEvent(event.event, now, wall));
       case 'proven-dead':
-        return workshopDo(workshop.provenDead(event.keys, now, wall));
+        return errands.workshop(workshop.provenDead(event.keys, now, wall));
       case 'range-reply':
         return consense({ type: 'committed-entries', ...event.entries });
       case 'snapshot-installed':
@@ -379,7 +365,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
         consense({ type: 'snapshot-installed', index: event.index, term: event.term, membership: event.membership });
         peersChanged();
         hub.emit({ type: 'credentials-changed' });
-        return workshopDo(workshop.recordsChanged(state, 'all', now, wall));
+        return errands.workshop(workshop.recordsChanged(state, 'all', now, wall));
       case 'client-submit':
         return submissions.fromClient(event.requestId, event.submission);
       case 'client-propose':
@@ -400,7 +386,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     electorate.tellMembership();
     electorate.tellLearners();
     electorate.tellTransport();
-    workshopDo(workshop.recordsChanged(state, 'all', now, wall));
+    errands.workshop(workshop.recordsChanged(state, 'all', now, wall));
   }
 
   return {
@@ -411,7 +397,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
       wall = wallNow;
       if (!started) start();
       dispatch(event);
-      officeDo(
+      errands.office(
         office.evaluate(
           {
             state,
@@ -424,6 +410,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
           now,
         ),
       );
+      caretaking.evaluate();
       const effects = out;
       out = [];
       return effects;
@@ -440,6 +427,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
         requests.nextDeadline(),
         submissions.nextWake(),
         reads.nextWake(),
+        caretaking.nextWake(),
       ];
       for (const at of wakes) if (at !== undefined && (best === undefined || at < best)) best = at;
       return best;
@@ -455,6 +443,9 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     leader: (): NodeId | null => leader,
     waiting: () => office.waiting(),
     copies: () => workshop.facts(),
+    /** Set while no majority is in reach: since when, and who is caretaker of this side. */
+    side: () => caretaking.side(),
+    provisionalDecisions: (task: TaskId) => caretaking.decisions(task),
     /** The voters at an index this peer holds, for a snapshot taken there. */
     membershipAt: (index: LogIndex): Membership => consensus.membershipAt(index),
     sizes: () => ({

@@ -12,7 +12,7 @@ import type { WorkshopEffect } from './workshop.ts';
 // The way of an intent into the log and of its outcome back: from a local client, from another peer, or from the master core.
 
 /** Only the master itself assigns and closes; a peer that asks for it is refused. */
-const MASTER_ONLY: ReadonlySet<Command['type']> = new Set(['slot.assign', 'slot.close', 'cluster.init']);
+const MASTER_ONLY: ReadonlySet<Command['type']> = new Set(['slot.assign', 'slot.drop', 'slot.close', 'cluster.init']);
 
 export interface Proposals {
   propose(commands: readonly Command[], origin: Origin): void;

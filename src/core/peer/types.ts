@@ -20,6 +20,7 @@ import type { StatePut } from '../state/types.ts';
 // One whole peer as a value: membership, consensus, replicated state, master, leases and reconciliation wired together.
 // The agent's driver and the simulator run this same composition.
 
+import type { ProvisionalDecision } from './caretaking.ts';
 import type { KnownPeer } from './topology.ts';
 
 export interface PeerConfig {
@@ -156,7 +157,11 @@ export type PeerNotice =
   | { readonly type: 'cluster-event'; readonly event: ClusterEvent }
   | { readonly type: 'tasks-changed'; readonly tasks: readonly TaskId[] }
   | { readonly type: 'removed'; readonly message: string }
-  | { readonly type: 'copies-changed' };
+  | { readonly type: 'copies-changed' }
+  /** This side has no majority in reach (any more); whose word counts on it meanwhile. */
+  | { readonly type: 'caretaker'; readonly alone: boolean; readonly caretaker: NodeId | null; readonly at: WallMs }
+  /** This peer, as caretaker, has ordered a copy. */
+  | { readonly type: 'provisional'; readonly decision: ProvisionalDecision };
 
 export interface PeerOptions {
   readonly self: NodeId;

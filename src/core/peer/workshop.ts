@@ -2,12 +2,14 @@ import type { CopyFact } from '../../model/facts.ts';
 import type { Generation } from '../../model/generation.ts';
 import type { Incarnation, MonoMs, NodeId, TaskId, WallMs } from '../../model/ids.ts';
 import { isExclusive } from '../../model/task-spec.ts';
+import type { Orders } from '../caretaker/types.ts';
 import { createLeaseHolder, type HolderEffect } from '../lease/holder.ts';
 import { leaseText } from '../lease/keys.ts';
 import type { LeaseKey, RenewAckMessage, RenewMessage } from '../lease/types.ts';
 import { createReconcile } from '../reconcile/reconcile.ts';
 import type { DesiredCopy, ReconcileEffect, ReconcileEvent } from '../reconcile/types.ts';
 import type { ClusterState } from '../state/types.ts';
+import { createProvisional, isSuperseded } from './provisional.ts';
 import type { PeerConfig } from './types.ts';
 
 // What this machine runs: its assignments out of the records, reconciled with what its runtimes report, and the leases that
@@ -36,6 +38,10 @@ export interface Workshop {
   onAck(from: NodeId, message: RenewAckMessage, now: MonoMs, wall: WallMs): WorkshopEffect[];
   /** Boot reaped every process of these copies. */
   provenDead(keys: readonly LeaseKey[], now: MonoMs, wall: WallMs): WorkshopEffect[];
+  /** The caretaker of a side without a majority wants these copies here, and those no longer. */
+  orders(state: ClusterState, orders: Orders, now: MonoMs, wall: WallMs): WorkshopEffect[];
+  /** No majority is in reach: what runs meanwhile may have lost when there is one again, and what it wrote is kept then. */
+  setAlone(): void;
   endCommitted(task: TaskId, slot: number, generation: Generation, now: MonoMs, wall: WallMs): WorkshopEffect[];
   tick(now: MonoMs, wall: WallMs): WorkshopEffect[];
   nextWake(): MonoMs | undefined;
@@ -62,6 +68,9 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
   let current = false;
   let wasCurrent = false;
   let adopted = options.adopted;
+  /** Provisional copies this machine is to run, by slot: ordered, or found running after a restart of the agent. */
+  const provisional = createProvisional(self);
+  let ranAlone = false;
   let leaseKeys = '|';
   /** Reconciliation took a step whose lease keys were not looked at yet. */
   let stepped = false;
@@ -121,12 +130,10 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
 
   function desired(state: ClusterState): DesiredCopy[] {
     const copies: DesiredCopy[] = [];
-    const tasks = new Set<TaskId>();
     for (const { taskId, slot } of state.assignments.get(self)?.values() ?? []) {
       const task = state.tasks.get(taskId);
       const record = task?.slots.find((s) => s.slot === slot);
       if (!task || !record) continue;
-      tasks.add(taskId);
       if (task.desired !== 'running' || record.state.kind !== 'assigned' || record.state.node !== self) continue;
       // What the records of an earlier life say may have moved on: until they were current once, an available copy is not
       // started from them (one that runs is left alone). Exclusive copies cannot start without a lease anyway.
@@ -138,10 +145,24 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
         specVersion: task.specVersion,
         spec: task.spec,
         exclusive: isExclusive(task.spec),
+        ...(record.state.adopted === undefined ? {} : { runsAs: record.state.adopted }),
       });
     }
-    mine = tasks;
     return copies;
+  }
+
+  /** Everything this machine is to run, and the copies on it that lost against another of their slot. */
+  function wish(state: ClusterState): void {
+    const committed = desired(state);
+    const present = reconcile.present();
+    const { copies, lost } = provisional.wish(state, present);
+    mine = new Set([...(state.assignments.get(self)?.values() ?? []), ...copies].map((c) => c.taskId));
+    if (ranAlone && current) {
+      const kept = new Set([...committed, ...copies].map(leaseText));
+      lost.push(...present.filter((c) => !kept.has(leaseText(c)) && isSuperseded(state, c)).map((c) => c.copyId));
+      ranAlone = false;
+    }
+    run({ type: 'desired', copies: [...committed, ...copies], current, lost });
   }
 
   /** Every entry point: sets the time, does its work, returns what came of it. */
@@ -162,13 +183,13 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
       turn(at, w, () => {
         const assigned = new Set([...(state.assignments.get(self)?.values() ?? [])].map((a) => a.taskId));
         const touched = tasks === 'all' || [...tasks].some((t) => mine.has(t) || assigned.has(t));
-        if (touched) run({ type: 'desired', copies: desired(state), current });
+        if (touched) wish(state);
       }),
     setCurrent: (state, at, w) =>
       turn(at, w, () => {
         current = true;
         wasCurrent = true;
-        run({ type: 'desired', copies: desired(state), current });
+        wish(state);
       }),
     current: () => current,
     setLeader: (leader, at, w) =>
@@ -186,6 +207,13 @@ export function createWorkshop(options: WorkshopOptions): Workshop {
           if (ids.length === 0) hold(holder.released(key, now));
         }
       }),
+    orders: (state, orders, at, w) =>
+      turn(at, w, () => {
+        if (provisional.take(state, orders)) wish(state);
+      }),
+    setAlone: () => {
+      ranAlone = true;
+    },
     endCommitted: (taskId, slot, generation, at, w) =>
       turn(at, w, () => {
         for (const copyId of reconcile.copyIds({ taskId, slot, generation })) run({ type: 'end-committed', copyId });

@@ -37,8 +37,9 @@ export interface Exit {
 
 export interface Copy {
   readonly id: CopyId;
-  readonly key: LeaseKey;
-  readonly keyText: string;
+  /** Its generation may rise while it runs: a provisional copy that is adopted. */
+  key: LeaseKey;
+  keyText: string;
   readonly slotText: string;
   readonly specVersion: number;
   readonly runtime: 'docker' | 'process';
@@ -50,6 +51,8 @@ export interface Copy {
   phase: Phase;
   /** Something of it may exist in the runtime. */
   present: boolean;
+  /** It lost against another copy of its slot: to be stopped, and what it wrote is to be kept. */
+  lost: boolean;
   startOut: boolean;
   /** Stops out and not answered: a kill may follow a graceful stop, and each is answered. */
   stopsOut: number;
@@ -80,6 +83,12 @@ export interface Copy {
   readonly order: number;
 }
 
+/** Under the name it bears on this machine: of an adopted copy, the provisional generation it was started under. */
+export function asNamed(d: DesiredCopy): DesiredCopy {
+  const { runsAs, ...named } = d;
+  return runsAs === undefined ? d : { ...named, generation: runsAs };
+}
+
 export function createCopy(of: DesiredCopy | ObservedCopy, runtime: 'docker' | 'process', order: number): Copy {
   const key: LeaseKey = { taskId: of.taskId, slot: of.slot, generation: of.generation };
   return {
@@ -94,6 +103,7 @@ export function createCopy(of: DesiredCopy | ObservedCopy, runtime: 'docker' | '
     exclusive: undefined,
     phase: 'waiting',
     present: false,
+    lost: false,
     startOut: false,
     stopsOut: 0,
     stopSeen: false,

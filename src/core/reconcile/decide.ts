@@ -1,5 +1,5 @@
 import { assertNever, monoMs } from '../../model/ids.ts';
-import { afterExit, backoffMs, type Copy, type Exit, mayRun } from './copy.ts';
+import { afterExit, asNamed, backoffMs, type Copy, type Exit, mayRun } from './copy.ts';
 import type { Room } from './room.ts';
 
 // What to do about one copy, from what is wanted and what is known of it. Level-triggered: deciding twice does nothing
@@ -20,7 +20,7 @@ export function settle(room: Room): void {
 }
 
 function decide(room: Room, c: Copy): void {
-  const unwanted = c.desired === undefined && (room.current || room.superseded(c));
+  const unwanted = c.desired === undefined && (room.current || c.lost || room.superseded(c));
   const fenceless = c.exclusive === true && !room.leaseValid(c);
   switch (c.phase) {
     case 'starting':
@@ -32,7 +32,11 @@ function decide(room: Room, c: Copy): void {
           room,
           c,
           c.exclusive !== undefined,
-          c.exclusive === undefined ? 'unknown to the record' : 'no longer assigned here',
+          c.lost
+            ? 'another copy of its slot is the one to run'
+            : c.exclusive === undefined
+              ? 'unknown to the record'
+              : 'no longer assigned here',
         );
       else if (c.phase === 'running') watchHealth(room, c);
       return;
@@ -106,7 +110,16 @@ export function sendStop(room: Room, c: Copy, graceful: boolean, reason: string)
   room.factsDirty = true;
   const stopSignal = c.spec?.stopSignal ?? UNKNOWN_STOP.signal;
   const graceMs = c.spec?.stopGraceMs ?? UNKNOWN_STOP.graceMs;
-  room.effects.push({ type: 'stop', copyId: c.id, runtime: c.runtime, graceful, stopSignal, graceMs, reason });
+  room.effects.push({
+    type: 'stop',
+    copyId: c.id,
+    runtime: c.runtime,
+    graceful,
+    stopSignal,
+    graceMs,
+    reason,
+    keep: c.lost,
+  });
 }
 
 /** No process of the copy is left, and no start is out. */
@@ -202,7 +215,7 @@ function startWaiting(room: Room): void {
     c.present = true;
     room.startsOut++;
     room.factsDirty = true;
-    room.effects.push({ type: 'start', copyId: c.id, copy: c.desired });
+    room.effects.push({ type: 'start', copyId: c.id, copy: asNamed(c.desired) });
   }
 }
 

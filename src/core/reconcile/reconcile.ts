@@ -1,9 +1,10 @@
 import type { CopyFact } from '../../model/facts.ts';
+import { sameGeneration } from '../../model/generation.ts';
 import { assertNever, type MonoMs, monoMs, type WallMs } from '../../model/ids.ts';
 import { leaseText, slotText } from '../lease/keys.ts';
 import type { LeaseKey } from '../lease/types.ts';
 import { DEFAULT_RECONCILE_CONFIG, type ReconcileConfig } from './config.ts';
-import { type Copy, createCopy, factOf, mayRun } from './copy.ts';
+import { asNamed, type Copy, createCopy, factOf, mayRun } from './copy.ts';
 import { formatCopyId } from './copy-id.ts';
 import {
   adopt,
@@ -21,7 +22,7 @@ import {
   waitsFor,
 } from './decide.ts';
 import { Room, type RuntimeKind } from './room.ts';
-import type { CopyId, DesiredCopy, ObservedCopy, ReconcileEffect, ReconcileEvent } from './types.ts';
+import type { CopyId, DesiredCopy, ObservedCopy, PresentCopy, ReconcileEffect, ReconcileEvent } from './types.ts';
 
 // Level-triggered reconciliation of one machine, after Kubernetes' kubelet and swarmkit's agent: desired and observed state
 // apart, one small state machine per copy (copy.ts), every decision from the state as it is (decide.ts). What is ours:
@@ -39,6 +40,7 @@ export interface Reconcile {
   /** Those of them that are only being stopped: a refused renewal need not cut their grace short (holder.desired). */
   endingKeys(): LeaseKey[];
   copyIds(key: LeaseKey): CopyId[];
+  present(): PresentCopy[];
 }
 
 export function createReconcile(config: Partial<ReconcileConfig>, seed: string): Reconcile {
@@ -51,7 +53,7 @@ export function createReconcile(config: Partial<ReconcileConfig>, seed: string):
     // What ran out before this event did so first, however late the driver's timer is.
     for (const name of room.timers.due(now)) onTimer(room, name);
     if (event.type === 'desired') {
-      onDesired(room, event.copies, event.current, !desiredOnce);
+      onDesired(room, event, !desiredOnce);
       desiredOnce = true;
     } else onEvent(room, event);
     settle(room);
@@ -73,6 +75,10 @@ export function createReconcile(config: Partial<ReconcileConfig>, seed: string):
     endingKeys: () => leaseKeys(room, true),
     copyIds: (key) =>
       [...(room.bySlot.get(slotText(key)) ?? [])].filter((c) => c.keyText === leaseText(key)).map((c) => c.id),
+    present: () =>
+      [...room.copies.values()]
+        .filter((c) => c.present)
+        .map((c) => ({ copyId: c.id, ...c.key, wanted: c.desired !== undefined, lost: c.lost })),
   };
 }
 
@@ -169,14 +175,17 @@ function stopsAnswered(room: Room, c: Copy): void {
   else if (!c.startOut) stopDone(room, c);
 }
 
-function onDesired(room: Room, copies: readonly DesiredCopy[], current: boolean, first: boolean): void {
+function onDesired(room: Room, event: Extract<ReconcileEvent, { type: 'desired' }>, first: boolean): void {
+  const { copies, current } = event;
   const wanted = new Set<CopyId>();
   for (const d of copies) {
-    const id = formatCopyId(d);
+    const id = formatCopyId(asNamed(d));
     wanted.add(id);
-    const c = room.copies.get(id) ?? room.add(createCopy(d, d.spec.runtime, room.nextOrder()));
+    const c = room.copies.get(id) ?? room.add(createCopy(asNamed(d), d.spec.runtime, room.nextOrder()));
     if (c.desired === undefined) room.touchSlot(c);
     c.desired = d;
+    c.lost = false;
+    if (!sameGeneration(c.key.generation, d.generation)) promote(room, c, d);
     c.spec = d.spec;
     c.exclusive = d.exclusive;
     if (first && d.exclusive && !room.leases.has(c.keyText)) room.inherited.add(c.keyText);
@@ -186,9 +195,24 @@ function onDesired(room: Room, copies: readonly DesiredCopy[], current: boolean,
     c.desired = undefined;
     room.touchSlot(c);
   }
+  for (const id of event.lost ?? []) {
+    const c = room.copies.get(id);
+    if (c === undefined || c.lost || c.desired !== undefined) continue;
+    c.lost = true;
+    room.touchSlot(c);
+  }
   if (current && !room.current) for (const c of room.copies.values()) room.touch(c);
   room.current = current;
   if (first) for (const kind of room.runtimes.keys()) if (room.runtimeUp(kind)) disinherit(room, kind);
+}
+
+/** A provisional copy was adopted: it goes on as it is, under the generation that was committed for it. */
+function promote(room: Room, c: Copy, d: DesiredCopy): void {
+  c.key = { taskId: d.taskId, slot: d.slot, generation: d.generation };
+  c.keyText = leaseText(c.key);
+  c.endCommitted = false;
+  room.touchSlot(c);
+  if (c.phase === 'ended') reportEnd(room, c);
 }
 
 /**

@@ -12,6 +12,8 @@ export interface DesiredCopy {
   readonly taskId: TaskId;
   readonly slot: number;
   readonly generation: Generation;
+  /** The name the copy bears on this machine, where that is another: a provisional copy that was adopted as it ran. */
+  readonly runsAs?: Generation;
   readonly specVersion: number;
   readonly spec: TaskSpec;
   /** Exclusive copies start only after their first acknowledged lease renewal. */
@@ -20,6 +22,18 @@ export interface DesiredCopy {
 
 /** Name of a copy everywhere (labels, boot's registry, directories): `TASKID.SLOT.GENERATION.SPECVERSION`. */
 export type CopyId = string;
+
+/** A copy of which something is on this machine, wanted or not. */
+export interface PresentCopy {
+  readonly copyId: CopyId;
+  readonly taskId: TaskId;
+  readonly slot: number;
+  /** Under which it counts now; the name it bears may still hold the provisional one it was started under. */
+  readonly generation: Generation;
+  readonly wanted: boolean;
+  /** Told to stop as the loser against another copy of its slot. */
+  readonly lost: boolean;
+}
 
 /** What a runtime found on the machine (its own labels read back). */
 export interface ObservedCopy {
@@ -39,7 +53,13 @@ export interface ObservedCopy {
 export type ReconcileEvent =
   | { readonly type: 'tick' }
   /** The whole desired set of this node. `current`: the record is known current (ReadIndex), so superseded copies may be stopped. */
-  | { readonly type: 'desired'; readonly copies: readonly DesiredCopy[]; readonly current: boolean }
+  | {
+      readonly type: 'desired';
+      readonly copies: readonly DesiredCopy[];
+      readonly current: boolean;
+      /** Copies that lost against another of their slot: they stop now, current or not, and what they wrote is kept. */
+      readonly lost?: readonly CopyId[];
+    }
   /** Full listing of a runtime: after start of the agent, after an engine came back. Copies of it not listed are gone. */
   | { readonly type: 'listing'; readonly runtime: 'docker' | 'process'; readonly copies: readonly ObservedCopy[] }
   | { readonly type: 'runtime-down'; readonly runtime: 'docker' | 'process'; readonly reason: string }
@@ -66,6 +86,8 @@ export type ReconcileEffect =
       readonly stopSignal: string;
       readonly graceMs: number;
       readonly reason: string;
+      /** What it wrote is kept on this machine, as a branch. */
+      readonly keep: boolean;
     }
   | { readonly type: 'check-health'; readonly copyId: CopyId; readonly copy: DesiredCopy }
   /** The facts of this machine's copies changed (whole list). */

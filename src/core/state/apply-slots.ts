@@ -1,7 +1,14 @@
 import type { ApplyResult, Command } from '../../model/commands.ts';
-import { formatGeneration, type Generation, sameGeneration } from '../../model/generation.ts';
+import {
+  compareGeneration,
+  formatGeneration,
+  type Generation,
+  sameBase,
+  sameGeneration,
+} from '../../model/generation.ts';
 import type { NodeId } from '../../model/ids.ts';
 import type { SlotRecord, SlotState, TaskRecord } from '../../model/records.ts';
+import { isExclusive } from '../../model/task-spec.ts';
 import { addEvent, type Change, type DecisionDraft, decided, putTask, withSlot } from './change.ts';
 import { OK, refused } from './results.ts';
 import type { ClusterState } from './types.ts';
@@ -18,7 +25,7 @@ export function nextGeneration(state: ClusterState, slot: SlotRecord): Generatio
   return { epoch: Math.max(state.cluster?.epoch ?? 0, slot.generation.epoch), g: slot.generation.g + 1 };
 }
 
-function find(c: Change, command: Of<'slot.assign' | 'slot.close' | 'slot.release' | 'slot.end'>): Found {
+function find(c: Change, command: Of<'slot.assign' | 'slot.drop' | 'slot.close' | 'slot.release' | 'slot.end'>): Found {
   const task = c.state.tasks.get(command.taskId);
   const slot = task?.slots[command.slot];
   if (task === undefined) return { ok: false, code: 'not_found', reason: `no task ${command.taskId}` };
@@ -48,10 +55,13 @@ export function slotAssign(c: Change, command: Of<'slot.assign'>): ApplyResult {
     return refused('refused', `slot ${slot.slot} has ${slot.state.kind}; it runs again when it is restarted`);
   const unfit = unfitness(c.state, command.node);
   if (unfit !== undefined) return refused('refused', unfit);
+  const wrong = adoptionFault(task, slot, command.adopts);
+  if (wrong !== undefined) return refused('refused', wrong);
+  const adopted = command.adopts === undefined ? {} : { adopted: command.adopts };
   const after: SlotRecord = {
     slot: slot.slot,
     generation: next,
-    state: { kind: 'assigned', node: command.node, at: c.at },
+    state: { kind: 'assigned', node: command.node, at: c.at, ...adopted },
   };
   change(c, task, after, {
     slot: slot.slot,
@@ -66,6 +76,44 @@ export function slotAssign(c: Change, command: Of<'slot.assign'>): ApplyResult {
     'slot.assigned',
     label(task, after),
     `${label(task, after)} goes to ${nameOf(c.state, command.node)}: ${command.reason}`,
+  );
+  return OK;
+}
+
+/** Only an available slot has provisional copies, and only those that grew from its last committed generation can be adopted. */
+function adoptionFault(task: TaskRecord, slot: SlotRecord, adopts: Generation | undefined): string | undefined {
+  if (adopts === undefined) return undefined;
+  if (isExclusive(task.spec)) return `task ${task.spec.name} is exclusive: it has no provisional copies`;
+  if (adopts.provisional === undefined || !sameBase(adopts, slot.generation))
+    return `${formatGeneration(adopts)} is no provisional copy of ${formatGeneration(slot.generation)}`;
+  return hasLost(slot, adopts) ? `${formatGeneration(adopts)} was dropped` : undefined;
+}
+
+/** Whether the records say that a provisional copy is no longer the one to run. */
+export function hasLost(slot: SlotRecord, provisional: Generation): boolean {
+  if (!sameBase(slot.generation, provisional)) return compareGeneration(slot.generation, provisional) > 0;
+  return slot.dropped !== undefined && compareGeneration(provisional, slot.dropped) <= 0;
+}
+
+export function slotDrop(c: Change, command: Of<'slot.drop'>): ApplyResult {
+  const found = find(c, command);
+  if (!found.ok) return found;
+  const { task, slot } = found;
+  const { generation, reason, evidence } = command;
+  if (generation.provisional === undefined || !sameBase(generation, slot.generation) || hasLost(slot, generation))
+    return refused('stale', `${formatGeneration(generation)} is no open provisional copy of slot ${slot.slot}`);
+  const node = holderOf(slot);
+  change(
+    c,
+    task,
+    { ...slot, dropped: generation },
+    { slot: slot.slot, what: 'dropped', generation, node, reason, evidence },
+  );
+  addEvent(
+    c,
+    'slot.dropped',
+    label(task, slot),
+    `${label(task, slot)}: ${formatGeneration(generation)} stops: ${reason}`,
   );
   return OK;
 }

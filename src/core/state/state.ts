@@ -10,7 +10,7 @@ import {
   peerUpdate,
   settingSet,
 } from './apply-cluster.ts';
-import { slotAssign, slotClose, slotEnd, slotRelease } from './apply-slots.ts';
+import { slotAssign, slotClose, slotDrop, slotEnd, slotRelease } from './apply-slots.ts';
 import { taskDesire, taskRefuse, taskRemove, taskSubmit, taskUpdate } from './apply-tasks.ts';
 import { type Change, forgetVerdicts } from './change.ts';
 import { refused } from './results.ts';
@@ -20,7 +20,7 @@ import type { Applied, ClusterState } from './types.ts';
 // the same state, the same results and the same durable puts. Departure: none; the rules of fencing that commands obey here
 // are this project's own (README.md beside this file).
 
-export { nextGeneration } from './apply-slots.ts';
+export { hasLost, nextGeneration } from './apply-slots.ts';
 export { slotText } from './change.ts';
 export { createState, dumpState, restoreState, stateDigest } from './snapshot.ts';
 
@@ -99,6 +99,8 @@ function run(c: Change, command: Command): ApplyResult {
       return slotAssign(c, command);
     case 'slot.close':
       return slotClose(c, command);
+    case 'slot.drop':
+      return slotDrop(c, command);
     case 'slot.release':
       return slotRelease(c, command);
     case 'slot.end':

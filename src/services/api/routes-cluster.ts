@@ -1,11 +1,22 @@
 import type { FastifyInstance } from 'fastify';
 import { Type } from 'typebox';
 import { TaskOrgError } from '../../model/errors.ts';
+import { formatGeneration } from '../../model/generation.ts';
 import type { NodeId } from '../../model/ids.ts';
 import { type ApiContext, proposeOrThrow } from './context.ts';
 import { errors, NodeParam, query } from './openapi.ts';
 import { ChangeView, ClusterView, EventView, listOf, NodeView, SettingView, TokenView } from './schemas.ts';
-import { findNode, knowledge, named, nodeName, oldestFactMs, quorumOf, viewEvent, viewNode } from './views.ts';
+import {
+  findNode,
+  knowledge,
+  named,
+  nodeName,
+  oldestFactMs,
+  quorumOf,
+  viewEvent,
+  viewNode,
+  viewSide,
+} from './views.ts';
 
 export function clusterRoutes(app: FastifyInstance, ctx: ApiContext): void {
   const { peer } = ctx.driver;
@@ -54,6 +65,7 @@ export function clusterRoutes(app: FastifyInstance, ctx: ApiContext): void {
           seenBy: seenBy(id),
         })),
         pendingSubmissions: peer.pending().size,
+        side: viewSide(peer, ctx.clock.mono()),
         oldestFactMs: oldestFactMs(peer, ctx.clock.mono()),
       };
     },
@@ -192,6 +204,29 @@ export function clusterRoutes(app: FastifyInstance, ctx: ApiContext): void {
             subject: nodeName(peer, ctx.self),
             message: `term ${notice.term}: this peer is ${notice.role}; master ${notice.leader === null ? 'unknown' : nodeName(peer, notice.leader)}`,
           });
+        else if (notice.type === 'caretaker')
+          line({
+            index: 0,
+            at: notice.at,
+            type: 'caretaker',
+            subject: notice.caretaker === null ? '' : nodeName(peer, notice.caretaker),
+            message: notice.alone
+              ? `no majority in reach; ${notice.caretaker === null ? 'this side chooses a caretaker' : `${nodeName(peer, notice.caretaker)} is caretaker of this side`}`
+              : 'a majority is in reach again',
+          });
+        else if (notice.type === 'provisional') {
+          const { order, node, at } = notice.decision;
+          line({
+            index: 0,
+            at,
+            type: 'slot.provisional',
+            subject: peer.state().tasks.get(order.taskId)?.spec.name ?? order.taskId,
+            message: named(
+              peer,
+              `${formatGeneration(order.generation)} starts on ${nodeName(peer, node)}: ${order.reason}`,
+            ),
+          });
+        }
       });
       raw.on('close', stop);
       return reply;

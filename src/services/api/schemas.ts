@@ -90,6 +90,14 @@ export const ClusterView = Type.Object({
     Type.Object({ id: Type.String(), name: Type.String(), status: Type.String(), seenBy: Type.Array(Type.String()) }),
   ),
   pendingSubmissions: Type.Number(),
+  /** Null while a majority is in reach. `waiting`: why slots (`TASKID.SLOT`) have no copy on this side, by its caretaker. */
+  side: Nullable(
+    Type.Object({
+      sinceMs: Type.Number(),
+      caretaker: Nullable(Type.String()),
+      waiting: Type.Record(Type.String(), Type.String()),
+    }),
+  ),
   oldestFactMs: Type.Number(),
 });
 export type ClusterView = Static<typeof ClusterView>;

@@ -6,6 +6,7 @@ import type { CopyFact } from '../../model/facts.ts';
 import { formatGeneration } from '../../model/generation.ts';
 import { assertNever, type MonoMs, type NodeId, type TaskId } from '../../model/ids.ts';
 import type { ClusterEvent, SlotRecord, TaskRecord } from '../../model/records.ts';
+import { placedCopy, provisionalCopies } from '../placed-copy.ts';
 import type { ClusterView, DecisionView, EventView, NodeView, SlotView, TaskView, WaitingView } from './schemas.ts';
 
 // Records and facts, put together as people and programs see them. Read-only.
@@ -20,6 +21,7 @@ export interface Look {
   readonly peer: Pick<Peer, 'self' | 'state' | 'facts' | 'members'>;
   readonly waiting: WaitingTasks;
   copyOf(node: NodeId, key: string): CopyFact | undefined;
+  readonly provisional: ReturnType<typeof provisionalCopies>;
 }
 
 export function look(peer: Look['peer'], waiting: WaitingTasks): Look {
@@ -27,6 +29,7 @@ export function look(peer: Look['peer'], waiting: WaitingTasks): Look {
   return {
     peer,
     waiting,
+    provisional: provisionalCopies(peer),
     copyOf: (node, key) => {
       let known = copies.get(node);
       if (!known) {
@@ -116,12 +119,6 @@ export function viewNode(peer: Peer, id: NodeId, now: MonoMs): NodeView {
   };
 }
 
-/** Which copy stands for a slot: the assigned node's fact of the current generation. */
-function copyOf(l: Look, task: TaskRecord, slot: SlotRecord): CopyFact | undefined {
-  if (slot.state.kind === 'pending') return undefined;
-  return l.copyOf(slot.state.node, copyKey({ taskId: task.id, slot: slot.slot, generation: slot.generation }));
-}
-
 function slotState(
   l: Look,
   task: TaskRecord,
@@ -151,16 +148,18 @@ function slotState(
 }
 
 export function viewSlot(l: Look, task: TaskRecord, slot: SlotRecord): SlotView {
-  const copy = copyOf(l, task, slot);
-  const { state, error } = slotState(l, task, slot, copy);
-  const node = slot.state.kind === 'pending' ? null : slot.state.node;
+  const placed = placedCopy(l.peer, task, slot, l.copyOf, l.provisional);
+  const copy = placed?.fact;
+  const provisional = copy?.generation.provisional !== undefined;
+  const { state, error } = provisional ? copy : slotState(l, task, slot, copy);
+  const node = provisional ? (placed?.node ?? null) : slot.state.kind === 'pending' ? null : slot.state.node;
   const ended = slot.state.kind === 'finished' || slot.state.kind === 'failed';
   return {
     slot: slot.slot,
     node: node === null ? null : nodeName(l.peer, node),
     nodeId: node,
     state,
-    generation: formatGeneration(slot.generation),
+    generation: provisional ? named(l.peer, formatGeneration(copy.generation)) : formatGeneration(slot.generation),
     startedAt: copy?.startedAt ?? null,
     health: copy?.health ?? 'none',
     exitCode: ended ? (slot.state as { exitCode: number | null }).exitCode : (copy?.exitCode ?? null),
@@ -205,8 +204,23 @@ export function viewTask(l: Look, task: TaskRecord): TaskView {
   };
 }
 
+/** Decisions of this peer as caretaker stand in no log: they are told last, with index 0. */
+function viewProvisional(peer: Peer, task: TaskRecord): DecisionView[] {
+  return peer.provisionalDecisions(task.id).map(({ at, order, node, evidence }) => ({
+    at,
+    index: 0,
+    slot: order.slot,
+    by: nodeName(peer, peer.self),
+    what: 'provisional',
+    generation: named(peer, formatGeneration(order.generation)),
+    node: nodeName(peer, node),
+    reason: named(peer, order.reason),
+    evidence: evidence.map((e) => named(peer, e)),
+  }));
+}
+
 export function viewDecisions(peer: Peer, task: TaskRecord): DecisionView[] {
-  return task.decisions.map((d) => ({
+  const committed = task.decisions.map((d) => ({
     at: d.at,
     index: d.index,
     slot: d.slot,
@@ -217,6 +231,7 @@ export function viewDecisions(peer: Peer, task: TaskRecord): DecisionView[] {
     reason: named(peer, d.reason),
     evidence: d.evidence.map((e) => named(peer, e)),
   }));
+  return [...committed, ...viewProvisional(peer, task)];
 }
 
 /** Why slots have no machine; null when none waits. */
@@ -247,6 +262,17 @@ export function quorumOf(peer: Peer): ClusterView['quorum'] {
   const needed = Math.floor(voters.length / 2) + 1;
   const alive = voters.filter((v) => v === peer.self || peer.members().get(v)?.status === 'alive').length;
   return { needed, alive, ok: alive >= needed && peer.leader() !== null };
+}
+
+/** Set while no majority is in reach: since when, and who is caretaker of this side. */
+export function viewSide(peer: Peer, now: MonoMs): ClusterView['side'] {
+  const side = peer.side();
+  if (side === undefined) return null;
+  return {
+    sinceMs: Math.max(0, Math.round(now - side.since)),
+    caretaker: side.caretaker === null ? null : nodeName(peer, side.caretaker),
+    waiting: Object.fromEntries(side.waiting),
+  };
 }
 
 export function oldestFactMs(peer: Peer, now: MonoMs): number {

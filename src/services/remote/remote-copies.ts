@@ -1,6 +1,7 @@
 import { decode, encode } from '@ipld/dag-cbor';
 import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
+import { placedCopy, provisionalCopies } from '../placed-copy.ts';
 import { copyKey } from '../../core/peer/facts-book.ts';
 import type { Peer } from '../../core/peer/peer.ts';
 import { formatCopyId } from '../../core/reconcile/copy-id.ts';
@@ -92,26 +93,27 @@ export function createRemoteCopies(deps: {
   function locate(task: TaskRecord, slotNumber: number): { node: NodeId; copyId: CopyId; kind: 'docker' | 'process' } {
     const slot = task.slots.find((s) => s.slot === slotNumber);
     if (!slot) throw new TaskOrgError('not_found', `task ${task.spec.name} has no slot ${slotNumber}`);
-    if (slot.state.kind === 'pending')
-      throw new TaskOrgError('not_found', `no copy of task ${task.spec.name} is on any machine now`, {
-        hint: `task-org why ${task.spec.name} says why`,
-      });
-    const key = copyKey({ taskId: task.id, slot: slotNumber, generation: slot.generation });
-    const fact = peer
-      .facts()
-      .get(slot.state.node)
-      ?.copies.find((c) => copyKey(c) === key);
-    if (!fact)
-      throw new TaskOrgError('not_found', `no copy of ${task.spec.name} is reported yet`, {
-        retryable: true,
-        hint: 'task-org ps shows when it runs',
-      });
+    const copyOf = (node: NodeId, key: string) =>
+      peer
+        .facts()
+        .get(node)
+        ?.copies.find((c) => copyKey(c) === key);
+    const placed = placedCopy(peer, task, slot, copyOf, provisionalCopies(peer));
+    if (!placed)
+      throw slot.state.kind === 'pending'
+        ? new TaskOrgError('not_found', `no copy of task ${task.spec.name} is on any machine now`, {
+            hint: `task-org why ${task.spec.name} says why`,
+          })
+        : new TaskOrgError('not_found', `no copy of ${task.spec.name} is reported yet`, {
+            retryable: true,
+            hint: 'task-org ps shows when it runs',
+          });
     return {
-      node: slot.state.node,
+      node: placed.node,
       copyId: formatCopyId({
         taskId: task.id,
         slot: slotNumber,
-        generation: slot.generation,
+        generation: placed.named,
         specVersion: task.specVersion,
       }),
       kind: task.spec.runtime,

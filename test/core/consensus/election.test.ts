@@ -50,7 +50,11 @@ describe('votes (Raft Figure 2, RequestVote; 5.4.1)', () => {
     rig.flush();
     expect(rig.core.view()).toMatchObject({ role: 'leader', established: false });
     rig.flush();
-    expect(rig.get('committed')[0]?.entries).toMatchObject([{ index: 1, payload: { kind: 'noop' } }]);
+    // Its membership comes with the no-op: learners have to know whose majority they reach.
+    expect(rig.get('committed')[0]?.entries).toMatchObject([
+      { index: 1, payload: { kind: 'noop' } },
+      { index: 2, payload: { kind: 'membership', membership: members('A') } },
+    ]);
     rig.do({ type: 'applied', index: 1 as never });
     expect(rig.core.view().established).toBe(true);
   });

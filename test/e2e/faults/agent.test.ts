@@ -4,11 +4,18 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { decodeToken } from '../../../src/model/token.ts';
 import { until } from '../../../src/scenario/until.ts';
 import { sleeper, TestCluster, WAIT_MS } from '../../fixtures/cluster.ts';
+import { UNHURRIED, withEnvironment } from '../../fixtures/environment.ts';
+
+async function startUnhurried(peers: number): Promise<TestCluster> {
+  const cluster = await withEnvironment(UNHURRIED, () => TestCluster.start(peers));
+  for (let node = 1; node <= peers; node += 1) cluster.extras.set(node, { env: UNHURRIED });
+  return cluster;
+}
 
 describe('an agent that is killed', () => {
   let cluster: TestCluster;
   beforeAll(async () => {
-    cluster = await TestCluster.start(3);
+    cluster = await startUnhurried(3);
   });
   afterAll(async () => {
     await cluster?.dispose();
@@ -43,17 +50,15 @@ describe('an agent that is killed', () => {
     );
     const backMs = Date.now() - from;
     console.log(`agent killed: back, known alive to the others, leases and copies taken over after ${backMs} ms`);
-    expect(backMs).toBeLessThan(6000);
 
-    // Past every deadline its lease had when it was killed (4 s): only renewals keep the exclusive copy alive now.
-    await until('the old lease would have run out', WAIT_MS, () => Date.now() - from > 5500);
+    // Past every deadline its lease had when it was killed (12 s): only renewals keep the exclusive copy alive now.
+    await until('the old lease would have run out', WAIT_MS, () => Date.now() - from > 13_000);
     expect(await slots()).toEqual(before);
     for (const name of names) expect((await cluster.task(1, name))?.state).toBe('running');
     expect(cluster.peer(2).text.match(/"agent started"/g)).toHaveLength(2);
   });
 
-  // Real time: an agent has three seconds to start. On a machine too short of CPU for that its lease runs out, and should.
-  test('three more times in a row: still nothing has moved', { retry: 2 }, async () => {
+  test('three more times in a row: still nothing has moved', async () => {
     const before = (await cluster.untilRunning(1, 'sole')).slots[0];
     for (let round = 0; round < 3; round += 1) {
       const said = cluster.peer(2).text.length;
@@ -82,11 +87,11 @@ globalThis.Date = class extends Real {
   static now() { return now() + ${offsetMs}; }
 };\n`,
     );
-    return { NODE_OPTIONS: `--import=file://${file}` };
+    return { ...UNHURRIED, NODE_OPTIONS: `--import=file://${file}` };
   };
   const HOUR = 3_600_000;
   beforeAll(async () => {
-    cluster = await TestCluster.start(2);
+    cluster = await startUnhurried(2);
   });
   afterAll(async () => {
     await cluster?.dispose();
@@ -118,7 +123,7 @@ globalThis.Date = class extends Real {
       const before = await Promise.all(['keep', 'stop'].map((kind) => cluster.untilRunning(1, `${word}-${kind}`)));
       cluster.killAgent(node);
       const from = Date.now();
-      await until('its leases were renewed again and again', WAIT_MS, () => Date.now() - from > 5000);
+      await until('its leases were renewed again and again', WAIT_MS, () => Date.now() - from > 13_000);
       const after = await Promise.all(['keep', 'stop'].map((kind) => cluster.untilRunning(1, `${word}-${kind}`)));
       expect(after.map((task) => task.slots[0]?.generation)).toEqual(before.map((task) => task.slots[0]?.generation));
       expect(after.map((task) => task.slots[0]?.handle)).toEqual(before.map((task) => task.slots[0]?.handle));

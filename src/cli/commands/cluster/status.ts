@@ -20,6 +20,14 @@ export function clusterCommands(program: Command): void {
       print(
         `quorum    ${c.quorum.ok ? 'yes' : 'NO'}: ${c.quorum.alive} of ${c.voters.length} voters in reach, ${c.quorum.needed} needed (${c.voters.join(', ')})`,
       );
+      if (c.side)
+        print(
+          `side      no majority in reach for ${(c.side.sinceMs / 1000).toFixed(0)} s; ${
+            c.side.caretaker === null
+              ? 'this side is choosing a caretaker'
+              : `${c.side.caretaker} is caretaker: it revives available tasks, exclusive ones wait for a majority`
+          }`,
+        );
       print(
         `records   applied ${c.applied} of ${c.commit} committed; ${c.pendingSubmissions} submissions wait for a master`,
       );

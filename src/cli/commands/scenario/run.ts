@@ -11,6 +11,7 @@ interface RunOptions {
   runtime?: string;
   seed?: string;
   dir?: string;
+  times?: string;
   keep?: boolean;
   format?: string;
 }
@@ -29,6 +30,12 @@ export function scenarioCommands(program: Command): void {
     .option('--runtime <runtime>', "docker or process, instead of the scenario's own")
     .option('--seed <text>', 'of every random choice')
     .option('--dir <dir>', 'disks and logs')
+    .addOption(
+      new Option(
+        '--times <mode>',
+        'limits of time are judged, or only shown where the machine is short of CPU',
+      ).choices(['judged', 'shown']),
+    )
     .option('--keep', 'leave everything as it is at the end')
     .addOption(new Option('--format <format>', 'text, or json').choices(['text', 'json']));
   command.addHelpText(
@@ -48,6 +55,7 @@ export function scenarioCommands(program: Command): void {
       ['--runtime', runtime],
       ['--seed', o.seed],
       ['--dir', o.dir],
+      ['--times', o.times],
     ] as const)
       if (value !== undefined) argv.push(flag, value);
     if (o.keep) argv.push('--keep');
