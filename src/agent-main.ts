@@ -1,3 +1,4 @@
+import { raisePriority } from './adapters/host/priority.ts';
 import { startAgent } from './agent.ts';
 import { EXIT_CONFIGURATION } from './model/boot-protocol.ts';
 import { TaskOrgError } from './model/errors.ts';
@@ -34,6 +35,7 @@ process.on('unhandledRejection', (error) => {
   process.exit(1);
 });
 
+raisePriority();
 try {
   const agent = await startAgent(process.argv.slice(2), process.env);
   const end = (): void => void agent.stop();

@@ -1,3 +1,4 @@
+import { raisePriority } from '../adapters/host/priority.ts';
 import { EXIT_CONFIGURATION } from '../model/boot-protocol.ts';
 import { TaskOrgError } from '../model/errors.ts';
 import { createBootLog } from './log.ts';
@@ -21,6 +22,7 @@ export async function runBoot(argv: readonly string[]): Promise<number> {
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
     process.on(signal, () => supervisor.stop(signal === 'SIGHUP' ? 'SIGTERM' : signal));
   }
+  raisePriority();
   await supervisor.start();
   const code = await supervisor.finished;
   await supervisor.close();

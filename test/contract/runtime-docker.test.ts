@@ -169,6 +169,24 @@ else {
         end.close();
       }));
 
+    test('what a copy that lost has written is set aside: stopped, out of the listing, and whole', () =>
+      using(async (runtime) => {
+        const copy = copyFrom(spec('echo written > /file; echo ready; sleep 60'));
+        const started = (await run(runtime, copy)).observed;
+        const logs = runtime.logs(started.copyId, { follow: true, tail: -1, timestamps: false }, SIGNAL());
+        for await (const chunk of logs) if (Buffer.from(chunk.data).toString().includes('ready')) break;
+        await runtime.stop(started.copyId, { stopSignal: 'SIGTERM', graceMs: 100, keep: true }, SIGNAL());
+        expect(await runtime.list(SIGNAL())).toEqual([]);
+        const kept = (await inspect(started.handle)) as unknown as { Name: string; State: { Running: boolean } };
+        expect(kept).toMatchObject({ Name: expect.stringMatching(/^\/taskorg-branch-/), State: { Running: false } });
+        const changes = (await api.call('GET', `/containers/${started.handle}/changes`)) as { Path: string }[];
+        expect(changes.map((c) => c.Path)).toContain('/file');
+        // The same copy may run here again: nothing of the branch is in its way.
+        const again = (await run(runtime, copy)).observed;
+        expect(again.handle).not.toBe(started.handle);
+        await api.call('DELETE', `/containers/${started.handle}?force=true`);
+      }));
+
     test('a copy over its memory limit is told as such', () =>
       using(async (runtime) => {
         const copy = copyFrom(spec('x=a; while :; do x=$x$x; done', { memoryBytes: 8 * 2 ** 20 }));

@@ -1,7 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { getPriority, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { raisePriority } from '../../src/adapters/host/priority.ts';
 import { LogSampler, timeAt } from '../../src/adapters/process/log-files.ts';
 import { execOptions, lives, Machine, never, sh } from './runtime-process-bed.ts';
 
@@ -41,6 +43,37 @@ async function otherAgent(
   }
   return { child, said: said.trim() };
 }
+
+describe('a copy and its peer', () => {
+  it.runIf(process.getuid?.() === 0)('a peer goes before its tasks, and they before nobody', async () => {
+    const before = getPriority();
+    try {
+      expect(raisePriority()).toBe(true);
+      expect(getPriority()).toBe(-10);
+      const copy = await m.start(sh('echo ready; sleep 60'));
+      await m.line(copy.copyId, /ready/);
+      expect(getPriority(pidOf(copy.handle))).toBe(0);
+    } finally {
+      setPriority(before);
+    }
+  });
+
+  it('what a copy that lost has written is set aside, and the next one starts with a directory of its own', async () => {
+    const copy = await m.start(sh('echo written > file; echo ready; sleep 60'));
+    await m.line(copy.copyId, /ready/);
+    await m.runtime.stop(copy.copyId, { stopSignal: 'SIGTERM', graceMs: 1000, keep: true }, never);
+    expect(lives(pidOf(copy.handle))).toBe(false);
+    expect(await m.runtime.list(never)).toEqual([]);
+    const branch = join(m.dataDir, 'branches', copy.copyId);
+    expect(readFileSync(join(branch, 'work', 'file'), 'utf8')).toBe('written\n');
+    expect(readFileSync(join(branch, 'logs', 'stdout.log'), 'utf8')).toContain('ready');
+    const next = await m.start(sh('ls; echo ready; sleep 60'));
+    await m.line(next.copyId, /ready/);
+    expect(existsSync(join(m.dataDir, 'work', 't1.0', 'file'))).toBe(false);
+    await m.restart();
+    expect(await m.runtime.list(never)).toHaveLength(1);
+  });
+});
 
 describe('after the death of the agent', () => {
   it('finds a running copy again and tells its exit at once', async () => {

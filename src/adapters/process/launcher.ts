@@ -4,6 +4,7 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import type { Writable } from 'node:stream';
 import { TaskOrgError } from '../../model/errors.ts';
+import { usualPriority } from '../host/priority.ts';
 import { listProcesses } from './proc-fs.ts';
 
 // A process copy is a small shell, the launcher, in a session of its own, and the command as its child. The launcher lives
@@ -91,6 +92,8 @@ async function launch(
       ),
     );
   });
+  // Before the gate opens: what stands behind it inherits this.
+  usualPriority(child.pid as number);
   const gate = child.stdio[3] as Writable;
   gate.on('error', () => {}); // it died first: its exit event tells
   return { child, pid: child.pid as number, open: () => gate.end('go\n') };

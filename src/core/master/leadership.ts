@@ -18,7 +18,8 @@ export function bullyRank(priority: number, facts: NodeFacts | undefined): numbe
 
 /** This often while something is about to become stable. */
 const RECHECK_MS = 1000;
-const HAND_OVER_PAUSE_MS = 5000;
+/** A slow master hands over, but not again soon: where all machines are busy, mastery would only go round. */
+const HAND_OVER_PAUSE_MS = 60_000;
 
 export interface Leadership {
   /** A new term begins with this peer as master. */
