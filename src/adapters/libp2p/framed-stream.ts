@@ -13,6 +13,7 @@ import type { Channel } from '../../ports/transport.ts';
 import type { Counters } from './counters.ts';
 import { deadline } from './deadline.ts';
 import { FrameError, FrameReader, readUint32, type StreamData } from './frame-reader.ts';
+import { lazyWindow } from './lazy-window.ts';
 
 // The one long-lived stream between two peers: messages by channel, requests with ids, any number in flight. Frames of
 // one turn of the event loop leave in one write. Two lanes: membership and lease messages (deadlines of some 100 ms) pass
@@ -75,6 +76,7 @@ export class FramedStream {
     this.#events = events;
     this.#counters = counters;
     this.#reader = new FrameReader(limits.rpcFrameBytes + RPC_OVERHEAD_BYTES, (frame) => this.#onFrame(frame));
+    lazyWindow(stream);
     stream.addEventListener('drain', this.#onDrain);
     stream.addEventListener('close', this.#onClose);
     stream.addEventListener('remoteCloseWrite', this.#onClose);
