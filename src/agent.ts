@@ -6,11 +6,13 @@ import { deriveProbeKey } from './adapters/boot-probe/packet.ts';
 import { UdpBootProber } from './adapters/boot-probe/udp-boot-prober.ts';
 import { createSystemClock, createSystemRandom } from './adapters/clock/system-clock.ts';
 import { loadIdentity, prepareDataDir } from './adapters/data-dir/data-dir.ts';
+import { loadEpoch, saveEpoch } from './adapters/data-dir/epoch-file.ts';
 import { createHostMetrics } from './adapters/host/host-metrics.ts';
 import { openLevelStore } from './adapters/level/level-store.ts';
 import { createLibp2pTransport } from './adapters/libp2p/transport.ts';
 import { createCredentialKeeper, SECRET_SETTING } from './agent/credentials.ts';
 import { type HostWatch, probeAddresses, watchHost } from './agent/host-watch.ts';
+import { beginEpoch, firstEntry, orderRecovery, orderRejoin, prepareEpoch } from './agent/epochs.ts';
 import { enterCluster } from './agent/join.ts';
 import { createAgentLog } from './agent/log.ts';
 import { peerConfigOf, restoredPeer, withFounderVote } from './agent/restore.ts';
@@ -21,7 +23,7 @@ import { METHOD_ENTRIES, METHOD_SNAPSHOT } from './driver/catch-up.ts';
 import { runHealthCheck } from './driver/health-check.ts';
 import { createPeerDriver } from './driver/peer-driver.ts';
 import { createRuntimeDriver, type RuntimeDriver } from './driver/runtime-driver.ts';
-import { EXIT_CONFIGURATION } from './model/boot-protocol.ts';
+import { EXIT_AGAIN, EXIT_CONFIGURATION } from './model/boot-protocol.ts';
 import { showConfig } from './model/config.ts';
 import { TaskOrgError } from './model/errors.ts';
 import { type NodeId, wallMs } from './model/ids.ts';
@@ -39,6 +41,8 @@ import { createWaitingTasks, METHOD_WAITING } from './services/remote/waiting.ts
 const REMOVED = 'this peer was removed from the cluster';
 const REMOVED_HINT = 'to let it in again, remove its data directory and join with a new token (task-org token)';
 const REMOVED_STOP_MS = 10_000;
+/** Whoever ordered a restart hears of it before the API goes. */
+const ANSWER_FIRST_MS = 200;
 
 // Composition root of the agent: builds the parts, starts them, stops them. No rule of the system is decided here.
 
@@ -62,6 +66,7 @@ export async function startAgent(
   await prepareDataDir(dataDir);
   const privateKey = await loadIdentity(dataDir);
   const boot = await IpcBootLink.attach({ stopAllowanceMs: settings.lease.stopAllowanceMs });
+  const epoch = await prepareEpoch(dataDir, log);
   const store = await openLevelStore({ dataDir, log });
   const loaded = await store.load();
   const { credentials, listen } = await enterCluster({ dataDir, settings, name, privateKey, log });
@@ -77,7 +82,8 @@ export async function startAgent(
     { log, wallNow: () => clock.wall() },
   );
   const self = transport.self;
-  const contents = await withFounderVote({ self, store, contents: loaded, credentials });
+  const founded = await withFounderVote({ self, store, contents: loaded, credentials });
+  const contents = await beginEpoch(self, dataDir, epoch, store, founded);
 
   let finish: (code: number) => void = () => {};
   const finished = new Promise<number>((resolve) => {
@@ -144,6 +150,7 @@ export async function startAgent(
       registered: link.registered(),
       seed: random.seed(),
       wall: clock.wall(),
+      epoch,
     }),
     {
       clock,
@@ -184,8 +191,18 @@ export async function startAgent(
         else if (notice.type === 'removed') void removed(notice.message);
         if (notice.type === 'role' && notice.role === 'leader' && keeper.current().founding)
           void found().catch((error: unknown) => fatal(error, 'the cluster could not be founded'));
+        if (notice.type === 'role' && notice.role === 'leader')
+          void lead().catch((error: unknown) =>
+            log.warn({ error: String(error) }, 'the new epoch is not committed yet'),
+          );
+        else if (notice.type === 'epoch-conflict')
+          log.error(
+            { peer: notice.peer, epoch: notice.epoch.id },
+            'another recovery of this cluster is in reach, or this majority was left behind by one: see task-org cluster status',
+          );
         notices.post(notice);
       },
+      onRejoin: (epochId) => void rejoin(epochId).catch((error: unknown) => fatal(error, 'the epoch file')),
       onFatal: (error) => fatal(error, 'the store failed; this peer stops so that it acknowledges nothing more'),
       onCredentialsChanged: () => keeper.refresh(driver.peer.state()),
     },
@@ -225,6 +242,25 @@ export async function startAgent(
       expectOk(await driver.propose(command), 'founding');
     }
     keeper.founded();
+  }
+
+  /** The first record of a new epoch, after a recovery by force from this peer. */
+  async function lead(): Promise<void> {
+    const entry = firstEntry(await loadEpoch(dataDir));
+    if (entry === undefined) return;
+    if (driver.peer.state().cluster?.epochId !== entry.epochId)
+      expectOk(await driver.propose({ ...entry, by: self, at: clock.wall() }), 'recovery');
+    await saveEpoch(dataDir, { step: 'member', id: entry.epochId, incarnation: 0, peers: [] });
+  }
+
+  /** Ends this agent so that boot starts it again, which finds what the epoch file orders. Copies live on. */
+  const again = (): void => {
+    log.warn({}, 'starts again in another epoch of the cluster');
+    setTimeout(() => finish(EXIT_AGAIN), ANSWER_FIRST_MS);
+  };
+  async function rejoin(epochId: string): Promise<void> {
+    await orderRejoin(dataDir, epochId, driver.peer);
+    again();
   }
 
   const struckBy = new Set<NodeId>();
@@ -357,6 +393,12 @@ export async function startAgent(
           addresses: tokenAddresses(),
         });
       },
+      recover: async (dead) => {
+        const done = await orderRecovery(dataDir, randomBytes(8).toString('hex'), driver.peer, dead);
+        again();
+        return done;
+      },
+      rejoin,
       rotateSecret: async () => {
         expectOk(
           await driver.propose({

@@ -1,4 +1,5 @@
 import type { ClusterCredentials } from '../adapters/data-dir/data-dir.ts';
+import type { EpochFile } from '../adapters/data-dir/epoch-file.ts';
 import type { PeerOptions } from '../core/peer/peer.ts';
 import type { PeerConfig } from '../core/peer/types.ts';
 import { parseCopyId } from '../core/reconcile/copy-id.ts';
@@ -62,11 +63,13 @@ export function restoredPeer(o: {
   readonly registered: ReadonlyMap<CopyId, MonoMs | undefined>;
   readonly seed: string;
   readonly wall: WallMs;
+  readonly epoch: EpochFile | undefined;
 }): PeerOptions {
   const { contents, credentials } = o;
   const remembered = text(contents.local.get('peers'));
   const kept = remembered === undefined ? [] : (JSON.parse(remembered) as { id: string; addresses: string[] }[]);
-  const lastIncarnation = Number(text(contents.local.get('incarnation')) ?? '0');
+  const member = o.epoch?.step === 'member' ? o.epoch : undefined;
+  const lastIncarnation = Math.max(Number(text(contents.local.get('incarnation')) ?? '0'), member?.incarnation ?? 0);
   const adoptedLeases: { key: PeerOptions['adoptedLeases'][number]['key']; deadline: MonoMs }[] = [];
   for (const [copyId, deadline] of o.registered) {
     const copy = parseCopyId(copyId);
@@ -82,8 +85,12 @@ export function restoredPeer(o: {
     consensus: contents.consensus,
     state: contents.state,
     pending: contents.pendingSubmissions,
-    seeds: [...credentials.seeds, ...kept].map((p) => ({ id: nodeId(p.id), addresses: p.addresses })),
+    seeds: [...credentials.seeds, ...(member?.peers ?? []), ...kept].map((p) => ({
+      id: nodeId(p.id),
+      addresses: p.addresses,
+    })),
     adoptedLeases,
+    ...(o.epoch === undefined ? {} : { epoch: o.epoch.id }),
     // Consensus wants it between 0 and 1: who campaigns first when the master is lost.
     rank: (o.settings.priority + PRIORITY_SPAN) / (2 * PRIORITY_SPAN),
   };

@@ -67,7 +67,7 @@ export function createCatchUp(deps: {
     const stream = await transport.openStream(effect.from, METHOD_SNAPSHOT, encode({ index: effect.index }), signal);
     const pairs: StatePut[] = [];
     let header:
-      | { index: number; term: number; membership: { voters: NodeId[]; outgoing: NodeId[] | null } }
+      | { index: number; term: number; membership: { voters: NodeId[]; outgoing: NodeId[] | null }; epoch?: string }
       | undefined;
     for await (const frame of frames(stream.source)) {
       const value = decode(frame) as { h?: typeof header; p?: [string, unknown][] };
@@ -76,6 +76,8 @@ export function createCatchUp(deps: {
     }
     if (!header || header.index < effect.index)
       throw new TaskOrgError('refused', 'the snapshot offered is older than the one announced', { retryable: true });
+    if ((header.epoch ?? '') !== (peer.stamp().epoch ?? ''))
+      throw new TaskOrgError('refused', 'the snapshot offered is of another epoch of the cluster', { retryable: true });
     const index = logIndex(header.index);
     await persistence.exclusive(() =>
       store.installSnapshot({ index, term: header.term, membership: header.membership, pairs: asyncOf(pairs) }),
@@ -118,9 +120,12 @@ export function createCatchUp(deps: {
       if (prevTerm === undefined)
         return encodeGossip({
           topic: 'log',
-          message: { prevIndex: logIndex(from - 1), prevTerm: 0 as never, entries: [], commit },
+          message: { prevIndex: logIndex(from - 1), prevTerm: 0 as never, entries: [], commit, ...peer.stamp() },
         });
-      return encodeGossip({ topic: 'log', message: { prevIndex: logIndex(from - 1), prevTerm, entries, commit } });
+      return encodeGossip({
+        topic: 'log',
+        message: { prevIndex: logIndex(from - 1), prevTerm, entries, commit, ...peer.stamp() },
+      });
     },
     serveSnapshot: async (stream) => {
       const view = peer.consensus();
@@ -135,6 +140,7 @@ export function createCatchUp(deps: {
         frame(
           encode({
             h: {
+              ...peer.stamp(),
               index,
               term,
               membership: {

@@ -39,6 +39,8 @@ export interface PeerDriverDependencies {
   /** The store failed; nothing may be acknowledged any more. */
   readonly onFatal: (error: unknown) => void;
   readonly onCredentialsChanged: () => void;
+  /** This peer's epoch was superseded: it is to start again in that one. */
+  readonly onRejoin: (epochId: string) => void;
 }
 
 export interface PeerDriver {
@@ -172,6 +174,8 @@ export function createPeerDriver(options: PeerOptions, deps: PeerDriverDependenc
         return catchUp.fetchEntries(effect.from, effect.to, effect.peers);
       case 'fetch-snapshot':
         return catchUp.fetchSnapshot(effect);
+      case 'rejoin':
+        return deps.onRejoin(effect.epochId);
       case 'client-reply':
         replies.get(effect.requestId)?.(effect.result);
         replies.delete(effect.requestId);

@@ -89,6 +89,8 @@ export type BootToAgent =
 
 /** Exit code of an agent whose configuration is wrong (sysexits EX_CONFIG): starting it again would not help. */
 export const EXIT_CONFIGURATION = 78;
+/** Agent's exit code: start me again, nothing is wrong (sysexits' EX_TEMPFAIL). */
+export const EXIT_AGAIN = 75;
 
 /** Format of the UDP probe; see adapters/boot-probe/packet.ts. */
 export const PROBE = {

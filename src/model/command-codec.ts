@@ -9,12 +9,14 @@ import {
   CLOSED,
   ClusterSchema,
   checker,
+  EpochFields,
   Evidence,
   ExitCode,
   GenerationSchema,
   InvitationSchema,
   Labels,
   NodeIdSchema,
+  NodeList,
   Null,
   PeerName,
   PeerSchema,
@@ -42,6 +44,11 @@ const slot = { taskId: TaskIdSchema, slot: SlotNumber, generation: GenerationSch
 /** One schema per type of command. */
 export const COMMAND_SCHEMAS = {
   'cluster.init': define('cluster.init', { cluster: ClusterSchema, founder: PeerSchema }),
+  'cluster.recover': define('cluster.recover', EpochFields),
+  'cluster.account': define('cluster.account', {
+    nodes: NodeList,
+    how: Type.Union([Type.Literal('named dead'), Type.Literal('of this epoch')]),
+  }),
   'peer.admit': define('peer.admit', { peer: PeerSchema, invitationId: Null(InvitationId) }),
   'peer.update': define('peer.update', {
     nodeId: NodeIdSchema,

@@ -20,6 +20,22 @@ export type Command = CommandMeta &
         readonly cluster: ClusterRecord;
         readonly founder: Omit<PeerRecord, 'admittedAt'>;
       }
+    /** `cluster recover --force`: the log goes on in a new epoch, of which the proposer is the only voter at first. */
+    | {
+        readonly type: 'cluster.recover';
+        readonly epoch: number;
+        readonly epochId: string;
+        /** Voters of the epoch before. */
+        readonly voters: readonly NodeId[];
+        /** Machines that the operator named dead. */
+        readonly dead: readonly NodeId[];
+      }
+    /** These voters of the epoch before can grant nothing there any more. */
+    | {
+        readonly type: 'cluster.account';
+        readonly nodes: readonly NodeId[];
+        readonly how: 'named dead' | 'of this epoch';
+      }
     | {
         readonly type: 'peer.admit';
         readonly peer: Omit<PeerRecord, 'admittedAt'>;

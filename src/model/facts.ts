@@ -59,6 +59,13 @@ export interface CopyFact {
   readonly ports: readonly { readonly container: number; readonly host: number; readonly protocol: 'tcp' | 'udp' }[];
 }
 
+/** Of a cluster that was recovered: which epoch a peer is of, and which went before it, oldest first. */
+export interface EpochFact {
+  readonly number: number;
+  readonly id: string;
+  readonly parents: readonly string[];
+}
+
 export interface NodeFacts {
   readonly nodeId: NodeId;
   readonly incarnation: Incarnation;
@@ -84,5 +91,7 @@ export interface NodeFacts {
   readonly witness: boolean;
   /** Image references present in the local engine (bounded list). */
   readonly images: readonly string[];
+  /** Absent in a cluster that was never recovered. */
+  readonly epoch?: EpochFact;
   readonly copies: readonly CopyFact[];
 }

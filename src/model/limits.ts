@@ -20,6 +20,8 @@ export const LIMITS = {
   pendingSubmissions: 10_000,
   /** Settled submission ids remembered (for twice their expiry). */
   rememberedSubmissions: 100_000,
+  /** Recoveries of one cluster that are remembered. */
+  epochs: 64,
   invitations: 256,
   /** Cluster settings. */
   settings: 256,

@@ -12,6 +12,7 @@ import {
   FactsHeadSchema,
   GenerationSchema,
   IncarnationSchema,
+  EpochStamp,
   IndexSchema,
   NodeFactsSchema,
   NodeIdSchema,
@@ -88,8 +89,11 @@ const LogEntry = Type.Object(
   CLOSED,
 );
 const entries = { entries: list(LogEntry, LIMITS.appendEntries) } as const;
+/** Consensus messages carry the epoch of a recovered cluster: logs of different epochs never mix. */
+const raft = <const T extends string, P extends Record<string, TSchema>>(type: T, fields: P) =>
+  define(type, { ...fields, epoch: EpochStamp });
 const RAFT = {
-  'vote-request': define('vote-request', {
+  'vote-request': raft('vote-request', {
     term: TermSchema,
     preVote: Type.Boolean(),
     transfer: Type.Boolean(),
@@ -97,8 +101,8 @@ const RAFT = {
     lastTerm: TermSchema,
     rank: Type.Number(),
   }),
-  'vote-reply': define('vote-reply', { term: TermSchema, preVote: Type.Boolean(), granted: Type.Boolean() }),
-  append: define('append', {
+  'vote-reply': raft('vote-reply', { term: TermSchema, preVote: Type.Boolean(), granted: Type.Boolean() }),
+  append: raft('append', {
     term: TermSchema,
     prevIndex: IndexSchema,
     prevTerm: TermSchema,
@@ -107,7 +111,7 @@ const RAFT = {
     round: Whole(),
     learner: Type.Boolean(),
   }),
-  'append-reply': define('append-reply', {
+  'append-reply': raft('append-reply', {
     term: TermSchema,
     ok: Type.Boolean(),
     index: IndexSchema,
@@ -116,18 +120,18 @@ const RAFT = {
     applied: IndexSchema,
     mayVote: Type.Boolean(),
   }),
-  'snapshot-offer': define('snapshot-offer', {
+  'snapshot-offer': raft('snapshot-offer', {
     term: TermSchema,
     index: IndexSchema,
     lastTerm: TermSchema,
     membership: Membership,
   }),
-  'timeout-now': define('timeout-now', { term: TermSchema }),
-  'read-request': define('read-request', { id: Whole() }),
-  'read-reply': define('read-reply', { id: Whole(), index: IndexSchema, ok: Type.Boolean() }),
+  'timeout-now': raft('timeout-now', { term: TermSchema }),
+  'read-request': raft('read-request', { id: Whole() }),
+  'read-reply': raft('read-reply', { id: Whole(), index: IndexSchema, ok: Type.Boolean() }),
 };
 const CommittedEntries = Type.Object(
-  { prevIndex: IndexSchema, prevTerm: TermSchema, ...entries, commit: IndexSchema },
+  { prevIndex: IndexSchema, prevTerm: TermSchema, ...entries, commit: IndexSchema, epoch: EpochStamp },
   CLOSED,
 );
 

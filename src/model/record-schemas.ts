@@ -48,10 +48,26 @@ export const Availability = Type.Union([Type.Literal('active'), Type.Literal('dr
 export const Reason = Str(2048);
 export const Evidence = Type.Array(Str(1024), { maxItems: 64 });
 
+const EpochId = Str(128);
+const Epoch = Whole(0, 999_999_999);
+const EpochIds = Type.Array(EpochId, { maxItems: LIMITS.epochs });
+const Nodes = Type.Array(NodeIdSchema, { maxItems: LIMITS.peers });
 export const ClusterSchema = Type.Object(
-  { clusterId: ClusterIdSchema, epoch: Whole(0, 999_999_999), epochId: Str(128), name: Str(128) },
+  {
+    clusterId: ClusterIdSchema,
+    epoch: Epoch,
+    epochId: EpochId,
+    name: Str(128),
+    parents: Type.Optional(EpochIds),
+    unsettled: Type.Optional(Type.Object({ voters: Nodes, accounted: Nodes }, CLOSED)),
+  },
   CLOSED,
 );
+export const EpochFields = { epoch: Epoch, epochId: EpochId, voters: Nodes, dead: Nodes } as const;
+export const NodeList = Nodes;
+/** Stamp of consensus messages; absent where the cluster was never recovered. */
+export const EpochStamp = Type.Optional(EpochId);
+const EpochFact = Type.Object({ number: Epoch, id: EpochId, parents: EpochIds }, CLOSED);
 
 /** A peer as it asks to be admitted (PeerRecord without admittedAt). */
 export const PeerSchema = Type.Object(
@@ -177,6 +193,7 @@ const FACTS_HEAD = {
   labels: Labels,
   priority: Type.Number(),
   witness: Type.Boolean(),
+  epoch: Type.Optional(EpochFact),
   images: Type.Array(Str(512), { maxItems: 4096 }),
 } as const;
 export const FactsHeadSchema = Type.Object(FACTS_HEAD, CLOSED);

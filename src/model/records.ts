@@ -10,6 +10,13 @@ export interface ClusterRecord {
   /** Random id of the epoch: logs of different epochs never mix. */
   readonly epochId: string;
   readonly name: string;
+  /** Ids of the epochs before this one, oldest first. Absent in a cluster that was never recovered. */
+  readonly parents?: readonly string[];
+  /**
+   * After a recovery: the voters of the epoch before, and those of them that can grant no lease there any more (they are of
+   * this epoch now, or an operator named them dead). Gone once the others are too few to be a majority.
+   */
+  readonly unsettled?: { readonly voters: readonly NodeId[]; readonly accounted: readonly NodeId[] };
 }
 
 /** An admitted peer: the allow-list. */

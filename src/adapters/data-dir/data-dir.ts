@@ -59,7 +59,7 @@ export async function prepareDataDir(dir: string): Promise<void> {
 }
 
 /** Atomic: temporary file, fsync, rename, fsync of the directory. */
-async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
+export async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
   const temporary = `${path}.tmp`;
   const file = await open(temporary, 'w', 0o600);
   try {
@@ -77,7 +77,7 @@ async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
   }
 }
 
-const readOptional = async (path: string): Promise<Uint8Array | undefined> => {
+export const readOptional = async (path: string): Promise<Uint8Array | undefined> => {
   try {
     return await readFile(path);
   } catch (cause) {

@@ -23,6 +23,8 @@ export type GranterEffect =
   | { readonly type: 'send'; readonly to: NodeId; readonly message: RenewAckMessage };
 
 export interface LeaseGranter {
+  /** L(1+r): no lease that was acknowledged before now outlives this. */
+  readonly waitMs: number;
   /** The no-op of this term is applied here. Anything an earlier master granted may run until now + L(1+r). Idempotent per term. */
   becameMaster(term: Term, now: MonoMs): void;
   /** Leadership lost or in doubt: nothing is acknowledged until becameMaster. */
@@ -118,6 +120,8 @@ export function createLeaseGranter(config: LeaseConfig, deps: GranterDeps): Leas
   const grantable = (from: NodeId, key: LeaseKey, state: ClusterState): boolean => {
     const text = leaseText(key);
     if (isClosed(key) || released.has(text)) return false;
+    // Granted before a recovery by force: another may have been granted since, in the epoch that was left.
+    if (key.generation.epoch < (state.cluster?.epoch ?? 0)) return false;
     const slot = slotRecord(state, key);
     if (slot === undefined || !sameGeneration(slot.generation, key.generation) || deps.pendingAssign(key)) return false;
     // `pending` at this very generation: its task was stopped. No master grants the slot again without closing the
@@ -147,6 +151,7 @@ export function createLeaseGranter(config: LeaseConfig, deps: GranterDeps): Leas
   };
 
   return {
+    waitMs,
     becameMaster(newTerm, now) {
       if (term === newTerm) return;
       reset();

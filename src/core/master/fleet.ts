@@ -166,6 +166,9 @@ export function createFleet(): Fleet {
       const peer = ctx.state.peers.get(node);
       if (facts === undefined || peer === undefined) return undefined;
       if (peer.availability !== 'active' || peer.witness || facts.witness) return undefined;
+      // Of another epoch of a recovered cluster: it does not read this one's records.
+      const { cluster } = ctx.state;
+      if (cluster?.parents !== undefined && facts.epoch?.id !== cluster.epochId) return undefined;
       const { used, copiesOf } = fresh(node);
       return {
         id: node,

@@ -7,6 +7,7 @@ import { lookAtFacts, lookAtNode, stepDrain } from './machines.ts';
 import { Memory, type Place } from './memory.ts';
 import { placeAll } from './placing.ts';
 import { createSubmissionDesk } from './submissions.ts';
+import { accountFor } from './recovery.ts';
 import { type Decisions, lookAtTask } from './tasks.ts';
 import type { MasterContext, MasterEffect, MasterMark, Waiting } from './types.ts';
 
@@ -40,6 +41,7 @@ export function createMaster(
   const desk = createSubmissionDesk(config, self);
   let term: Term | undefined;
   let all = false;
+  let accountAt = Number.NEGATIVE_INFINITY;
 
   const forgetAll = (): void => {
     m.clear();
@@ -102,6 +104,25 @@ export function createMaster(
     return to.out;
   }
 
+  /** After a recovery by force: voters of the epoch before are counted in; when they suffice, old leases are waited out. */
+  function accounting(ctx: MasterContext, now: MonoMs): Decisions['out'] {
+    const barred = ctx.state.cluster?.unsettled !== undefined;
+    if (m.wasBarred && !barred) {
+      m.barredUntil = monoMs(now + ctx.granter.waitMs);
+      all = true;
+      m.wakes.set('w', now + 1);
+    }
+    m.wasBarred = barred;
+    // What waits says for whom.
+    const accounted = ctx.state.cluster?.unsettled?.accounted.length ?? 0;
+    if (accounted !== m.accounted) m.roomFreed = true;
+    m.accounted = accounted;
+    if (!barred || now < accountAt) return [];
+    const commands = accountFor(ctx, self);
+    if (commands.length > 0) accountAt = now + config.proposalTimeoutMs;
+    return commands;
+  }
+
   function evaluate(ctx: MasterContext, now: MonoMs): MasterEffect[] {
     if (ctx.consensus.role !== 'leader' || !ctx.consensus.established) {
       stepDown(ctx);
@@ -116,7 +137,7 @@ export function createMaster(
     if (m.dirtyTasks.size > 0 && !m.unfinished) commands.push(...decide(ctx, now));
     if (m.roomFreed && m.waiting.size > 0)
       m.wakes.setEarlier('w', Math.max(now + 1, m.retriedAt + config.retryWaitingMs));
-    commands.push(...desk.evaluate(ctx, now));
+    commands.push(...desk.evaluate(ctx, now), ...accounting(ctx, now));
     const effects: MasterEffect[] = commands.length > 0 ? [{ type: 'propose', commands }] : [];
     const wake = leadership.nextWake();
     if (m.leadershipDirty || (wake !== undefined && now >= wake) || ctx.localHealth > config.maxLocalHealth) {

@@ -52,6 +52,10 @@ export class Memory {
   >();
   readonly waiting = new Map<TaskId, { reason: string; rejections: readonly Rejection[]; slots: Set<number> }>();
   masterSince: MonoMs = monoMs(0);
+  /** After a recovery: when the last lease that the epoch before may have granted has run out. */
+  barredUntil: MonoMs = monoMs(0);
+  wasBarred = false;
+  accounted = 0;
   /** Room was freed, or a machine changed for the better: what waits may be tried again. */
   roomFreed = false;
   retriedAt = Number.NEGATIVE_INFINITY;
@@ -96,6 +100,9 @@ export class Memory {
     for (const part of [...all, waiting]) part.clear();
     this.roomFreed = false;
     this.unfinished = false;
+    this.wasBarred = false;
+    this.accounted = 0;
+    this.barredUntil = monoMs(0);
   }
 
   condition(ctx: MasterContext, node: NodeId, now: MonoMs): Condition {

@@ -60,6 +60,8 @@ export interface SlotView {
   readonly draining: (node: NodeId) => boolean;
   /** Of this slot's last committed generation; none of an exclusive slot. */
   readonly provisional: readonly ProvisionalCopy[];
+  /** Of the cluster. */
+  readonly epoch: number;
   /** Its machine has been there for long enough to have said what runs on it. */
   readonly settled: boolean;
   /** Exclusive: its holder proved the copy dead and will not start it again. */
@@ -112,6 +114,8 @@ function assignedNeed(v: SlotView, node: NodeId, exclusive: boolean): Need {
     return adopt(v, reason, node, true) ?? move(reason, 'always');
   }
   if (v.provisional.length > 0 && condition.kind === 'ok') return settleProvisional(v, node, name);
+  if (exclusive && v.slot.generation.epoch < v.epoch)
+    return move('it was granted before the cluster was recovered by force', 'always');
   if (exclusive && v.released) return move(`${name} gave it up, proven dead`, 'always');
   if (condition.kind === 'unsure') return NOTHING;
   const blocked = blockedHere(v.facts, v.task, v.slot);

@@ -1,6 +1,6 @@
 import type { Command } from '../../model/commands.ts';
 import { formatGeneration } from '../../model/generation.ts';
-import { assertNever, type MonoMs, type NodeId, type TaskId } from '../../model/ids.ts';
+import { assertNever, type MonoMs, monoMs, type NodeId, type TaskId } from '../../model/ids.ts';
 import type { SlotRecord, TaskRecord } from '../../model/records.ts';
 import { isExclusive } from '../../model/task-spec.ts';
 import { slotText } from '../lease/keys.ts';
@@ -8,6 +8,7 @@ import type { LeaseKey } from '../lease/types.ts';
 import { nextGeneration } from '../state/state.ts';
 import { landed, type Memory, nameOf } from './memory.ts';
 import { provisionalOf, REPORT_MS } from './provisional.ts';
+import { exclusiveBar } from './recovery.ts';
 import { blockedHere, type Need, needOf, type ProvisionalCopy } from './slots.ts';
 import type { MasterContext } from './types.ts';
 
@@ -83,6 +84,7 @@ function lookAtSlot(
     slot,
     facts,
     provisional,
+    epoch: ctx.state.cluster?.epoch ?? 0,
     settled: now >= since + REPORT_MS,
     condition: (id) => m.condition(ctx, id, now),
     nameOf: (id) => nameOf(ctx, id),
@@ -190,10 +192,16 @@ function fence(
     else close(m, ctx, w, now, to.out);
     return;
   }
+  const bar = exclusiveBar(ctx);
+  if (bar !== undefined) {
+    m.wait(w.task, w.slot, bar, []);
+    return;
+  }
   const key = keyOf(w.task, w.slot);
   ctx.granter.close(key, need.about, now);
-  const at = ctx.granter.mayGrantAt(key);
-  if (at === undefined) return;
+  const granted = ctx.granter.mayGrantAt(key);
+  if (granted === undefined) return;
+  const at = monoMs(Math.max(granted, m.barredUntil));
   if (now >= at) {
     wish(m, w, to);
     return;

@@ -15,6 +15,8 @@ export interface Electorate {
   tellLearners(): void;
   tellMembership(): void;
   tellTransport(): void;
+  /** Membership, learners and transport: the voters changed, or everything begins. */
+  tellAll(): void;
   /** The leader gave this node a slot: it is to hear of it at once, voter or not. */
   serveDirectly(node: NodeId): void;
 }
@@ -25,6 +27,8 @@ export function createElectorate(
     readonly topology: Topology;
     readonly view: (id: NodeId) => MemberView | undefined;
     readonly monitored: () => readonly NodeId[];
+    /** It reads this peer's log: not of another epoch of a recovered cluster. */
+    readonly shares: (id: NodeId) => boolean;
     readonly memberStep: (event: MembershipEvent) => void;
   },
 ): Electorate {
@@ -44,17 +48,26 @@ export function createElectorate(
     hub.consense({ type: 'learners', learners, direct: [...direct.keys()] });
   }
 
+  const tellMembership = (): void => parts.memberStep({ type: 'peers', peers: topology.ids(), voters: voting() });
+  const tellTransport = (): void => {
+    const wanted = topology.wanted(parts.monitored(), voting(), hub.config.membership.fullMeshPeers);
+    hub.emit({ type: 'peers', peers: topology.peers(), wanted });
+  };
+
   return {
     voting,
     tellLearners,
-    tellHealth: () => {
-      const alive = topology.ids().filter((id) => id === hub.self || parts.view(id)?.status === 'alive');
-      hub.consense({ type: 'health', alive });
+    tellMembership,
+    tellTransport,
+    tellAll: () => {
+      tellMembership();
+      tellLearners();
+      tellTransport();
     },
-    tellMembership: () => parts.memberStep({ type: 'peers', peers: topology.ids(), voters: voting() }),
-    tellTransport: () => {
-      const wanted = topology.wanted(parts.monitored(), voting(), hub.config.membership.fullMeshPeers);
-      hub.emit({ type: 'peers', peers: topology.peers(), wanted });
+    tellHealth: () => {
+      const counted = (id: NodeId): boolean => parts.view(id)?.status === 'alive' && parts.shares(id);
+      const alive = topology.ids().filter((id) => id === hub.self || counted(id));
+      hub.consense({ type: 'health', alive });
     },
     serveDirectly: (node) => {
       if (hub.consensus().role !== 'leader' || node === hub.self || direct.has(node) || voting().includes(node)) return;

@@ -1,4 +1,4 @@
-import type { CopyFact, NodeFacts } from '../../model/facts.ts';
+import type { CopyFact, EpochFact, NodeFacts } from '../../model/facts.ts';
 import type { Incarnation, MonoMs, NodeId } from '../../model/ids.ts';
 import type { FactsDelta, FactsMessage } from '../../model/peer-messages.ts';
 import { createFactsBook } from './facts-book.ts';
@@ -39,6 +39,7 @@ function sameMachine(before: NodeFacts | undefined, head: HostFacts): boolean {
     'resources',
     'labels',
     'images',
+    'epoch',
   ] as const;
   return keys.every((key) => JSON.stringify(before[key]) === JSON.stringify(head[key]));
 }
@@ -46,7 +47,11 @@ function sameMachine(before: NodeFacts | undefined, head: HostFacts): boolean {
 export function createFactsDesk(
   hub: Hub,
   incarnation: Incarnation,
-  deps: { readonly allowed: (id: NodeId) => boolean; readonly copies: () => readonly CopyFact[] },
+  deps: {
+    readonly allowed: (id: NodeId) => boolean;
+    readonly copies: () => readonly CopyFact[];
+    readonly epoch: () => EpochFact | undefined;
+  },
 ): FactsDesk {
   const book = createFactsBook(hub.self, incarnation);
   const heard = new Map<NodeId, MonoMs>();
@@ -74,7 +79,9 @@ export function createFactsDesk(
       book.setIncarnation(n);
       urgent = true;
     },
-    head: (head) => {
+    head: (machine) => {
+      const epoch = deps.epoch();
+      const head = epoch === undefined ? machine : { ...machine, epoch };
       // Between two spreads the book stays as it is: a version others never heard of would make each of them ask for all.
       if (!sameMachine(book.own(), head)) urgent = true;
       if (book.own() !== undefined && !urgent && hub.now() < everybodyAt) return;

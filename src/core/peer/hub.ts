@@ -26,3 +26,9 @@ export const factsTo = (hub: Hub, to: NodeId, message: FactsMessage): void =>
   hub.emit({ type: 'send', to, afterPersist: false, channel: 'facts', message });
 
 export const later = (hub: Hub, ms: number): MonoMs => (hub.now() + ms) as MonoMs;
+
+export function earliest(times: readonly (MonoMs | undefined)[]): MonoMs | undefined {
+  let best: MonoMs | undefined;
+  for (const at of times) if (at !== undefined && (best === undefined || at < best)) best = at;
+  return best;
+}

@@ -10,7 +10,11 @@ const ENTRY_OVERHEAD = 64;
 export function publishCommitted(hub: Hub, batch: CommittedEntries): void {
   let bytes = 0;
   for (const e of batch.entries) bytes += ENTRY_OVERHEAD + (e.payload.kind === 'command' ? e.payload.bytes.length : 0);
-  const { prevIndex, prevTerm, commit } = batch;
+  const { prevIndex, prevTerm, commit, epoch } = batch;
   const entries = bytes > LOG_TOPIC_BYTES ? [] : batch.entries;
-  hub.emit({ type: 'publish', topic: 'log', message: { prevIndex, prevTerm, entries, commit } });
+  hub.emit({
+    type: 'publish',
+    topic: 'log',
+    message: { prevIndex, prevTerm, entries, commit, ...(epoch === undefined ? {} : { epoch }) },
+  });
 }

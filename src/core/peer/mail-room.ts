@@ -3,6 +3,7 @@ import type { FactsMessage } from '../../model/peer-messages.ts';
 import type { LeaseMessage } from '../lease/types.ts';
 import type { MembershipEvent } from '../membership/types.ts';
 import type { Caretaking } from './caretaking.ts';
+import type { Epochs } from './epochs.ts';
 import type { Hub } from './hub.ts';
 import type { Proposals } from './proposals.ts';
 import type { Submissions } from './submissions.ts';
@@ -29,6 +30,7 @@ export function createMailRoom(
     readonly proposals: Proposals;
     readonly submissions: Submissions;
     readonly caretaking: Pick<Caretaking, 'message'>;
+    readonly epochs: Pick<Epochs, 'accepts'>;
   },
 ): MailRoom {
   return {
@@ -40,7 +42,9 @@ export function createMailRoom(
         case 'membership':
           return to.memberStep({ type: 'message', from, message: event.message });
         case 'raft':
-          return hub.consense({ type: 'message', from, message: event.message });
+          return to.epochs.accepts(event.message)
+            ? hub.consense({ type: 'message', from, message: event.message })
+            : undefined;
         case 'lease':
           return to.onLease(from, event.message);
         case 'facts':
@@ -58,7 +62,8 @@ export function createMailRoom(
       if (gossip.topic === 'tasks') to.submissions.heard(gossip.message);
       else if (gossip.topic === 'log') {
         // Voters are sent the log by the master itself.
-        if (!to.voting().includes(hub.self)) hub.consense({ type: 'committed-entries', ...gossip.message });
+        if (!to.voting().includes(hub.self) && to.epochs.accepts(gossip.message))
+          hub.consense({ type: 'committed-entries', ...gossip.message });
       } else if (gossip.message.type === 'updates') to.memberStep({ type: 'message', from, message: gossip.message });
       else to.onFacts(from, gossip.message, to.connected(from));
     },

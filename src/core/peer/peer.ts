@@ -16,9 +16,10 @@ import { createState, restoreState } from '../state/state.ts';
 import type { ClusterState } from '../state/types.ts';
 import { createCaretaking } from './caretaking.ts';
 import { createElectorate } from './electorate.ts';
+import { createEpochs } from './epochs.ts';
 import { createErrands, type Errands } from './errands.ts';
 import { createFactsDesk } from './facts-desk.ts';
-import type { Hub } from './hub.ts';
+import { earliest, type Hub } from './hub.ts';
 import { createInOrder } from './in-order.ts';
 import { publishCommitted } from './log-topic.ts';
 import { createMailRoom } from './mail-room.ts';
@@ -84,11 +85,13 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     emit: (effect) => void out.push(effect),
     consense,
   };
+  const epochs = createEpochs(hub, options.epoch);
   const inOrder = createInOrder<ConsensusEffect>((effect) => onConsensus(effect));
   const electorate = createElectorate(hub, {
     topology,
     view: (id) => membership.view(id),
     monitored: () => membership.monitored(),
+    shares: (id) => epochs.shares(facts.all.get(id)),
     memberStep,
   });
   const requests = createRequests();
@@ -101,7 +104,11 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     adopted: options.adoptedLeases,
   });
   const errands: Errands = createErrands(hub, () => ({ office, workshop, proposals, reads, facts }));
-  const facts = createFactsDesk(hub, options.incarnation, { allowed: topology.allowed, copies: workshop.facts });
+  const facts = createFactsDesk(hub, options.incarnation, {
+    allowed: topology.allowed,
+    copies: workshop.facts,
+    epoch: epochs.own,
+  });
   const proposals = createProposals(hub, requests, office);
   const submissions = createSubmissions(hub, options.pending, requests, office);
   const reads = createReads(hub, requests, {
@@ -149,7 +156,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
           to: effect.to,
           afterPersist: effect.afterPersist,
           channel: 'raft',
-          message: effect.message,
+          message: { ...effect.message, ...epochs.stamp() },
         });
       case 'committed':
         records.apply(effect.entries);
@@ -163,9 +170,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
           type: 'notify',
           notice: { type: 'voters', membership: effect.membership, committed: effect.committed },
         });
-        electorate.tellMembership();
-        electorate.tellLearners();
-        electorate.tellTransport();
+        electorate.tellAll();
         return office.mark({ all: true });
       case 'read-ready':
         return reads.ready(effect.id, effect.ok, effect.index);
@@ -187,13 +192,14 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
         });
       }
       case 'publish-committed':
-        return publishCommitted(hub, effect);
+        return publishCommitted(hub, { ...effect, ...epochs.stamp() });
     }
   }
 
   function onRole(effect: Extract<ConsensusEffect, { type: 'role' }>): void {
     const was = leader;
     leader = effect.leader;
+    epochs.leaderChanged(leader);
     hub.emit({ type: 'notify', notice: { type: 'role', role: effect.role, term: effect.term, leader } });
     if (effect.role === 'leader') {
       electorate.tellLearners();
@@ -278,6 +284,8 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     if (changed.length === 0) return;
     office.mark({ facts: changed });
     caretaking.mark();
+    for (const id of changed) epochs.met(id, facts.all.get(id));
+    if (state.cluster?.parents !== undefined) electorate.tellHealth();
     if (topology.refresh(state, facts.all)) electorate.tellTransport();
   }
 
@@ -298,6 +306,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     proposals,
     submissions,
     caretaking,
+    epochs,
   });
 
   function onTick(lateMs: number): void {
@@ -357,7 +366,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
       case 'proven-dead':
         return errands.workshop(workshop.provenDead(event.keys, now, wall));
       case 'range-reply':
-        return consense({ type: 'committed-entries', ...event.entries });
+        return epochs.accepts(event.entries) ? consense({ type: 'committed-entries', ...event.entries }) : undefined;
       case 'snapshot-installed':
         // Overtaken by entries that came by other ways: those give the same records, and records never go back.
         if (event.index <= consensus.view().commit) return;
@@ -383,9 +392,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
   function start(): void {
     started = true;
     topology.refresh(state, facts.all);
-    electorate.tellMembership();
-    electorate.tellLearners();
-    electorate.tellTransport();
+    electorate.tellAll();
     errands.workshop(workshop.recordsChanged(state, 'all', now, wall));
   }
 
@@ -417,8 +424,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     },
     /** When the next tick is due; undefined = only when an event comes. */
     nextWake(): MonoMs | undefined {
-      let best: MonoMs | undefined;
-      const wakes = [
+      return earliest([
         membership.nextWake(),
         consensus.nextWake(),
         workshop.nextWake(),
@@ -428,9 +434,7 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
         submissions.nextWake(),
         reads.nextWake(),
         caretaking.nextWake(),
-      ];
-      for (const at of wakes) if (at !== undefined && (best === undefined || at < best)) best = at;
-      return best;
+      ]);
     },
     state: (): ClusterState => state,
     members: (): ReadonlyMap<NodeId, MemberView> => membership.members(),
@@ -443,6 +447,8 @@ export function createPeer(options: PeerOptions, startedAt: MonoMs) {
     leader: (): NodeId | null => leader,
     waiting: () => office.waiting(),
     copies: () => workshop.facts(),
+    /** Goes onto entries and snapshots served to neighbours. */
+    stamp: () => epochs.stamp(),
     /** Set while no majority is in reach: since when, and who is caretaker of this side. */
     side: () => caretaking.side(),
     provisionalDecisions: (task: TaskId) => caretaking.decisions(task),

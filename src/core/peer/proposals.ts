@@ -12,7 +12,13 @@ import type { WorkshopEffect } from './workshop.ts';
 // The way of an intent into the log and of its outcome back: from a local client, from another peer, or from the master core.
 
 /** Only the master itself assigns and closes; a peer that asks for it is refused. */
-const MASTER_ONLY: ReadonlySet<Command['type']> = new Set(['slot.assign', 'slot.drop', 'slot.close', 'cluster.init']);
+const MASTER_ONLY: ReadonlySet<Command['type']> = new Set([
+  'slot.assign',
+  'slot.drop',
+  'slot.close',
+  'cluster.init',
+  'cluster.recover',
+]);
 
 export interface Proposals {
   propose(commands: readonly Command[], origin: Origin): void;

@@ -1,5 +1,5 @@
 import type { ApplyResult, Command } from '../../model/commands.ts';
-import type { NodeFacts } from '../../model/facts.ts';
+import type { EpochFact, NodeFacts } from '../../model/facts.ts';
 import type { Incarnation, LogIndex, MonoMs, NodeId, TaskId, Term, WallMs } from '../../model/ids.ts';
 import type { ControlMessage, FactsMessage } from '../../model/peer-messages.ts';
 import type { ClusterEvent, Submission } from '../../model/records.ts';
@@ -40,12 +40,17 @@ export interface PeerConfig {
 
 export type ChannelMessage =
   | { readonly channel: 'membership'; readonly message: MembershipMessage }
-  | { readonly channel: 'raft'; readonly message: RaftMessage }
+  | { readonly channel: 'raft'; readonly message: RaftMessage & Stamped }
   | { readonly channel: 'lease'; readonly message: LeaseMessage }
   | { readonly channel: 'facts'; readonly message: FactsMessage }
   | { readonly channel: 'control'; readonly message: ControlMessage };
 
-export interface CommittedEntries {
+/** The epoch of a recovered cluster; absent in one that never was. */
+export interface Stamped {
+  readonly epoch?: string;
+}
+
+export interface CommittedEntries extends Stamped {
   readonly prevIndex: LogIndex;
   readonly prevTerm: Term;
   readonly entries: readonly LogEntry[];
@@ -147,6 +152,8 @@ export type PeerEffect =
       readonly membership: Membership;
     }
   | { readonly type: 'client-reply'; readonly requestId: number; readonly result: ClientResult }
+  /** This peer's epoch was superseded by a recovery: set the log aside and start again as a learner of that one. */
+  | { readonly type: 'rejoin'; readonly epochId: string; readonly from: NodeId }
   | { readonly type: 'notify'; readonly notice: PeerNotice };
 
 /** State changes worth a line in the log, an event for a watching client, or a step in a scenario's timeline. */
@@ -158,6 +165,8 @@ export type PeerNotice =
   | { readonly type: 'tasks-changed'; readonly tasks: readonly TaskId[] }
   | { readonly type: 'removed'; readonly message: string }
   | { readonly type: 'copies-changed' }
+  /** Another recovery of this cluster, or one that left a majority behind, is in reach: an operator must choose. */
+  | { readonly type: 'epoch-conflict'; readonly peer: NodeId; readonly epoch: EpochFact; readonly at: WallMs }
   /** This side has no majority in reach (any more); whose word counts on it meanwhile. */
   | { readonly type: 'caretaker'; readonly alone: boolean; readonly caretaker: NodeId | null; readonly at: WallMs }
   /** This peer, as caretaker, has ordered a copy. */
@@ -175,6 +184,8 @@ export interface PeerOptions {
   readonly seeds: readonly KnownPeer[];
   /** Deadlines of exclusive copies that boot kept over a restart of the agent. */
   readonly adoptedLeases: readonly { readonly key: LeaseKey; readonly deadline: MonoMs }[];
+  /** The epoch this peer was recovered into, or told to join; undefined: whatever its records say. */
+  readonly epoch?: string;
   /** Bully rank: configured priority, then capability; ties by PeerId. */
   readonly rank: number;
 }

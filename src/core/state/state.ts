@@ -10,6 +10,7 @@ import {
   peerUpdate,
   settingSet,
 } from './apply-cluster.ts';
+import { clusterAccount, clusterRecover } from './apply-epoch.ts';
 import { slotAssign, slotClose, slotDrop, slotEnd, slotRelease } from './apply-slots.ts';
 import { taskDesire, taskRefuse, taskRemove, taskSubmit, taskUpdate } from './apply-tasks.ts';
 import { type Change, forgetVerdicts } from './change.ts';
@@ -75,6 +76,10 @@ function run(c: Change, command: Command): ApplyResult {
   switch (command.type) {
     case 'cluster.init':
       return clusterInit(c, command);
+    case 'cluster.recover':
+      return clusterRecover(c, command);
+    case 'cluster.account':
+      return clusterAccount(c, command);
     case 'peer.admit':
       return peerAdmit(c, command);
     case 'peer.update':

@@ -23,6 +23,12 @@ export interface ApiContext {
   readonly makeToken: (options: { readonly expiresMs: number; readonly uses: number }) => Promise<string>;
   /** After a peer was removed: a new cluster secret for the rest. */
   readonly rotateSecret: () => Promise<void>;
+  /** Begins a new epoch from this peer's records; the agent starts again. */
+  readonly recover: (
+    dead: readonly NodeId[],
+  ) => Promise<{ readonly epoch: number; readonly voters: readonly NodeId[] }>;
+  /** Leaves this peer's epoch for another one; the agent starts again. */
+  readonly rejoin: (epochId: string) => Promise<void>;
   /** Each setting with its value and where it came from. */
   readonly configShown: () => readonly { readonly key: string; readonly value: string; readonly origin: string }[];
   readonly notices: NoticeBoard;

@@ -4,6 +4,7 @@ import { TaskOrgError } from '../../model/errors.ts';
 import { formatGeneration } from '../../model/generation.ts';
 import type { NodeId } from '../../model/ids.ts';
 import { type ApiContext, proposeOrThrow } from './context.ts';
+import { recoveryRoutes } from './routes-recovery.ts';
 import { errors, NodeParam, query } from './openapi.ts';
 import { ChangeView, ClusterView, EventView, listOf, NodeView, SettingView, TokenView } from './schemas.ts';
 import {
@@ -15,7 +16,9 @@ import {
   quorumOf,
   viewEvent,
   viewNode,
+  viewConflicts,
   viewSide,
+  viewUnaccounted,
 } from './views.ts';
 
 export function clusterRoutes(app: FastifyInstance, ctx: ApiContext): void {
@@ -66,10 +69,15 @@ export function clusterRoutes(app: FastifyInstance, ctx: ApiContext): void {
         })),
         pendingSubmissions: peer.pending().size,
         side: viewSide(peer, ctx.clock.mono()),
+        epochId: state.cluster?.epochId ?? '',
+        conflicts: viewConflicts(peer),
+        unaccounted: viewUnaccounted(peer),
         oldestFactMs: oldestFactMs(peer, ctx.clock.mono()),
       };
     },
   );
+
+  recoveryRoutes(app, ctx);
 
   app.get('/nodes', { schema: { summary: 'Machines', response: { 200: listOf(NodeView), ...errors } } }, () => ({
     items: [...peer.state().peers.keys()]

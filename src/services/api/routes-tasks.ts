@@ -42,7 +42,7 @@ function makeSubmission(ctx: ApiContext, spec: TaskSpec, id: string | undefined)
 const stored = (spec: TaskSpec): unknown => JSON.parse(JSON.stringify(spec));
 
 const waits = (task: TaskRecord): boolean =>
-  task.desired === 'running' && task.slots.some((s) => s.state.kind === 'pending');
+  task.desired === 'running' && task.slots.some((s) => s.state.kind === 'pending' || s.state.kind === 'closed');
 
 export function taskRoutes(app: FastifyInstance, ctx: ApiContext): void {
   const { peer } = ctx.driver;

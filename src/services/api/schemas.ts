@@ -90,6 +90,11 @@ export const ClusterView = Type.Object({
     Type.Object({ id: Type.String(), name: Type.String(), status: Type.String(), seenBy: Type.Array(Type.String()) }),
   ),
   pendingSubmissions: Type.Number(),
+  epochId: Type.String(),
+  /** Peers in reach that are of an epoch which does not follow from this one: an operator must choose. */
+  conflicts: Type.Array(Type.Object({ peer: Type.String(), epoch: Type.Number(), epochId: Type.String() })),
+  /** After a recovery by force: voters of the epoch before that may still grant leases. */
+  unaccounted: Type.Array(Type.String()),
   /** Null while a majority is in reach. `waiting`: why slots (`TASKID.SLOT`) have no copy on this side, by its caretaker. */
   side: Nullable(
     Type.Object({
@@ -101,6 +106,15 @@ export const ClusterView = Type.Object({
   oldestFactMs: Type.Number(),
 });
 export type ClusterView = Static<typeof ClusterView>;
+
+export const RecoveryView = Type.Object({
+  epoch: Type.Number(),
+  /** Of the epoch that is left. */
+  voters: Type.Array(Type.String()),
+  /** False: the cluster had been recovered already, and the named machines were taken for dead. */
+  started: Type.Boolean(),
+});
+export type RecoveryView = Static<typeof RecoveryView>;
 
 export const DecisionView = Type.Object({
   at: Type.Number({ description: 'epoch ms' }),

@@ -132,7 +132,7 @@ function slotState(
         ? { state: 'stopped', error: '' }
         : { state: 'pending', error: named(peer, l.waiting.get(task.id)?.reason ?? slot.state.reason) };
     case 'closed':
-      return { state: 'moving', error: named(peer, slot.state.reason) };
+      return { state: 'moving', error: named(peer, l.waiting.get(task.id)?.reason ?? slot.state.reason) };
     case 'finished':
     case 'failed':
       return { state: slot.state.kind, error: slot.state.error };
@@ -273,6 +273,24 @@ export function viewSide(peer: Peer, now: MonoMs): ClusterView['side'] {
     caretaker: side.caretaker === null ? null : nodeName(peer, side.caretaker),
     waiting: Object.fromEntries(side.waiting),
   };
+}
+
+/** Epochs in reach that neither came before this peer's nor will be left for it. */
+export function viewConflicts(peer: Peer): ClusterView['conflicts'] {
+  const own = peer.state().cluster;
+  const conflicts: ClusterView['conflicts'] = [];
+  for (const [id, { epoch }] of peer.facts()) {
+    if (id === peer.self || epoch === undefined || own === undefined || peer.members().get(id)?.status !== 'alive')
+      continue;
+    if (epoch.id === own.epochId || own.parents?.includes(epoch.id) === true) continue;
+    conflicts.push({ peer: nodeName(peer, id), epoch: epoch.number, epochId: epoch.id });
+  }
+  return conflicts;
+}
+
+export function viewUnaccounted(peer: Peer): string[] {
+  const unsettled = peer.state().cluster?.unsettled;
+  return (unsettled?.voters ?? []).filter((id) => !unsettled?.accounted.includes(id)).map((id) => nodeName(peer, id));
 }
 
 export function oldestFactMs(peer: Peer, now: MonoMs): number {

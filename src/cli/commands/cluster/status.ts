@@ -2,9 +2,11 @@ import type { Command } from 'commander';
 import type { ClusterView } from '../../../services/api/schemas.ts';
 import { examples, formatOption, withClient } from '../../command.ts';
 import { print, printTable } from '../../output.ts';
+import { recoveryCommands } from './recover.ts';
 
 export function clusterCommands(program: Command): void {
   const cluster = program.command('cluster').description('the cluster as a whole');
+  recoveryCommands(cluster);
   const command = cluster
     .command('status')
     .description('peers seen and by whom, master, term, quorum, oldest fact')
@@ -27,6 +29,14 @@ export function clusterCommands(program: Command): void {
               ? 'this side is choosing a caretaker'
               : `${c.side.caretaker} is caretaker: it revives available tasks, exclusive ones wait for a majority`
           }`,
+        );
+      for (const other of c.conflicts)
+        print(
+          `conflict  ${other.peer} is of epoch ${other.epoch} (${other.epochId}), this peer of ${c.epoch} (${c.epochId}): on those to be given up, task-org cluster rejoin --epoch ID`,
+        );
+      if (c.unaccounted.length > 0)
+        print(
+          `recovered exclusive tasks wait: ${c.unaccounted.join(', ')} may still run them; name the dead with task-org cluster recover --force --dead NODE`,
         );
       print(
         `records   applied ${c.applied} of ${c.commit} committed; ${c.pendingSubmissions} submissions wait for a master`,
