@@ -6,6 +6,7 @@ import { applyEntry, createState, restoreState } from '../core/state/state.ts';
 import type { StatePut } from '../core/state/types.ts';
 import { TaskOrgError } from '../model/errors.ts';
 import { logIndex, type NodeId, nodeId, term } from '../model/ids.ts';
+import { KNOWS_PROVISIONAL } from '../model/wire.ts';
 import type { Log } from '../ports/log.ts';
 import type { Store, StoreContents } from '../ports/store.ts';
 
@@ -119,6 +120,11 @@ export async function orderRecovery(
       hint: `run the same on ${name}: what only it knows would be lost from here`,
     });
   }
+  const old = [...peer.facts().values()].find((facts) => facts.wireVersion < KNOWS_PROVISIONAL);
+  if (old !== undefined)
+    throw new TaskOrgError('refused', `${old.name} runs version ${old.agentVersion}, which knows no recovery`, {
+      hint: `upgrade ${old.name}, or remove it: task-org node rm ${old.name}`,
+    });
   const { membership, mayVote } = peer.consensus();
   if (!mayVote) throw new TaskOrgError('refused', 'the log of this peer was lost: it has nothing to recover from');
   const voters = [...new Set([...membership.voters, ...(membership.outgoing ?? [])])];

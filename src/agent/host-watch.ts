@@ -1,7 +1,8 @@
 import { networkInterfaces } from 'node:os';
 import type { HostFacts } from '../core/peer/types.ts';
 import type { PeerSettings } from '../model/config-schema.ts';
-import { VERSION, WIRE_VERSION } from '../model/version.ts';
+import { VERSION } from '../model/version.ts';
+import { RECORDS_VERSION } from '../model/wire.ts';
 import type { HostMetrics } from '../ports/host.ts';
 import type { Log } from '../ports/log.ts';
 import type { Runtime } from '../ports/runtime.ts';
@@ -69,7 +70,7 @@ export async function watchHost(options: {
         addresses: options.addresses(),
         bootProbe: options.bootProbe(),
         agentVersion: VERSION,
-        wireVersion: WIRE_VERSION,
+        wireVersion: RECORDS_VERSION,
         os: described.os,
         arch: described.arch,
         runtimes: options.available(),

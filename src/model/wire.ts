@@ -5,6 +5,14 @@ import type { ErrorCode } from './errors.ts';
 
 export const WIRE_VERSION = 1;
 
+/**
+ * Which records and orders a peer knows, as its facts say (`wireVersion`). Peers of neighbouring versions work together: what
+ * the oldest of them does not know is not used until it is gone. 1: 0.1.0. 2: provisional copies and epochs.
+ */
+export const RECORDS_VERSION = 2;
+/** First version that knows provisional copies (slot.drop, adoption) and epochs (cluster.recover). */
+export const KNOWS_PROVISIONAL = 2;
+
 /** Label of the key derivation for admission (HKDF-SHA256 info). */
 export const ADMISSION_LABEL = 'task-org admission v1';
 

@@ -163,7 +163,7 @@ export class World {
         addresses: [`/sim/${machine.index}`],
         bootProbe: [`sim:${machine.index}`],
         agentVersion: 'sim',
-        wireVersion: 1,
+        wireVersion: 2,
         os: 'linux',
         arch: 'x64',
         runtimes: machine.witness ? [] : ['process'],

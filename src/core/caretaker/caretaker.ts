@@ -1,4 +1,5 @@
 import { type MonoMs, monoMs, type NodeId } from '../../model/ids.ts';
+import { KNOWS_PROVISIONAL } from '../../model/wire.ts';
 import { createPlan } from './plan.ts';
 import {
   type Bid,
@@ -47,6 +48,12 @@ export function majorityInReach(ctx: Pick<CaretakerContext, 'consensus' | 'membe
     return count > voters.length / 2;
   };
   return reached(membership.voters) && (membership.outgoing === null || reached(membership.outgoing));
+}
+
+/** During a rolling upgrade nothing is started that the older peers would not understand. */
+function allKnowProvisional(ctx: Pick<CaretakerContext, 'facts'>): boolean {
+  for (const facts of ctx.facts.values()) if (facts.wireVersion < KNOWS_PROVISIONAL) return false;
+  return true;
 }
 
 export function createCaretaker(self: NodeId, rank: number, options: Partial<CaretakerConfig> = {}): Caretaker {
@@ -146,7 +153,7 @@ export function createCaretaker(self: NodeId, rank: number, options: Partial<Car
         for (const to of others) out.push({ type: 'bid', to, bid: own });
       }
       wake(bidAt);
-      const best = choose(ctx, own, others, now);
+      const best = allKnowProvisional(ctx) ? choose(ctx, own, others, now) : null;
       if (best !== null && best !== chosen) {
         chosen = best;
         plan.clear();
