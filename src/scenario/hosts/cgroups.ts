@@ -7,6 +7,13 @@ import { HostLabError } from './types.ts';
 const V1_NAMES = ['cpu', 'cpuacct', 'memory', 'freezer', 'pids', 'blkio', 'devices', 'cpuset', 'unified'];
 const V2_CONTROLLERS = ['cpu', 'cpuset', 'io', 'memory', 'pids'];
 const CPU_PERIOD_US = 100_000;
+/** The kernel's own weights of one process, or one group, beside others: v1 and v2, and the most there is. */
+const SHARES = {
+  v1: { file: 'cpu.shares', one: 1024, most: 262_144 },
+  v2: { file: 'cpu.weight', one: 100, most: 10_000 },
+};
+/** A host is several busy processes. */
+const WEIGHT_OF_HOST = 4;
 const REMOVE_TIMEOUT_MS = 5_000;
 const FREEZE_TIMEOUT_MS = 5_000;
 
@@ -55,6 +62,13 @@ export class LabCgroups {
         if (!this.#v2 && existsSync(join(path, 'cpuset.cpus'))) inheritCpuset(path);
       }
     }
+  }
+
+  /** All hosts together would weigh as much as one process of this machine: they get the weight of so many machines. */
+  weigh(hosts: number): void {
+    const { file, one, most } = this.#v2 ? SHARES.v2 : SHARES.v1;
+    const path = join(this.#v2 ? this.#mount : join(this.#mount, 'cpu'), this.#prefix, file);
+    if (existsSync(path)) writeFileSync(path, String(Math.min(most, WEIGHT_OF_HOST * hosts * one)));
   }
 
   /** Files to write a pid to, so that the process belongs to the host. */

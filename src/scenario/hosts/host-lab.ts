@@ -295,6 +295,7 @@ class Lab implements HostLab {
     try {
       layDisk(this.#birth(host));
       this.#cgroups.create(host);
+      this.#cgroups.weigh(this.size);
       await this.#switch.addHost(host);
       await this.#switch.plug([host]);
       this.#inits.set(host, await startInit(this.#birth(host)));
