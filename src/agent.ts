@@ -17,7 +17,7 @@ import { enterCluster } from './agent/join.ts';
 import { createAgentLog } from './agent/log.ts';
 import { peerConfigOf, restoredPeer, withFounderVote } from './agent/restore.ts';
 import { NO_ENGINE, openRuntimes } from './agent/runtimes.ts';
-import { loadSettings } from './agent/settings.ts';
+import { loadSettings, NO_ENFORCEMENT } from './agent/settings.ts';
 import { parseCopyId } from './core/reconcile/copy-id.ts';
 import { METHOD_ENTRIES, METHOD_SNAPSHOT } from './driver/catch-up.ts';
 import { runHealthCheck } from './driver/health-check.ts';
@@ -58,9 +58,11 @@ export async function startAgent(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
 ): Promise<Agent> {
-  const { settings, origins, dataDir } = loadSettings(argv, env);
+  const { settings, origins, dataDir, enforcesLeases } = loadSettings(argv, env);
   const name = settings.name === '' ? hostname().split('.')[0] || 'node' : settings.name;
   const log = createAgentLog(settings.logLevel, { node: name });
+  if (!enforcesLeases)
+    log.error({ variable: NO_ENFORCEMENT }, 'UNSAFE: leases are not enforced here; exclusive tasks may run twice');
   const clock = createSystemClock();
   const random = createSystemRandom();
   await prepareDataDir(dataDir);
@@ -145,6 +147,7 @@ export async function startAgent(
     restoredPeer({
       self,
       settings,
+      enforcesLeases,
       contents,
       credentials,
       registered: link.registered(),

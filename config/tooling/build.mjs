@@ -11,6 +11,7 @@ const entries = {
   demo: 'src/cli/demo.ts',
   bench: 'src/cli/bench.ts',
   simulate: 'src/cli/simulate.ts',
+  campaign: 'src/cli/campaign.ts',
 };
 const present = {};
 for (const [name, path] of Object.entries(entries)) {

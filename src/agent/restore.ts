@@ -5,11 +5,13 @@ import type { PeerConfig } from '../core/peer/types.ts';
 import { parseCopyId } from '../core/reconcile/copy-id.ts';
 import type { CopyId } from '../core/reconcile/types.ts';
 import type { PeerSettings } from '../model/config-schema.ts';
-import { incarnation, type MonoMs, type NodeId, nodeId, type WallMs } from '../model/ids.ts';
+import { type DurationMs, incarnation, type MonoMs, type NodeId, nodeId, type WallMs } from '../model/ids.ts';
 import type { Store, StoreContents } from '../ports/store.ts';
 
 /** Priorities lie within +- this (config schema). */
 const PRIORITY_SPAN = 1000;
+/** What a holder takes for its lease where leases are not enforced. */
+const UNENFORCED_MS = 3_600_000 as DurationMs;
 
 export function peerConfigOf(settings: PeerSettings): PeerConfig {
   return {
@@ -58,6 +60,7 @@ export async function withFounderVote(o: {
 export function restoredPeer(o: {
   readonly self: NodeId;
   readonly settings: PeerSettings;
+  readonly enforcesLeases: boolean;
   readonly contents: StoreContents;
   readonly credentials: ClusterCredentials;
   readonly registered: ReadonlyMap<CopyId, MonoMs | undefined>;
@@ -66,6 +69,7 @@ export function restoredPeer(o: {
   readonly epoch: EpochFile | undefined;
 }): PeerOptions {
   const { contents, credentials } = o;
+  const config = peerConfigOf(o.settings);
   const remembered = text(contents.local.get('peers'));
   const kept = remembered === undefined ? [] : (JSON.parse(remembered) as { id: string; addresses: string[] }[]);
   const member = o.epoch?.step === 'member' ? o.epoch : undefined;
@@ -78,7 +82,7 @@ export function restoredPeer(o: {
   }
   return {
     self: o.self,
-    config: peerConfigOf(o.settings),
+    config: o.enforcesLeases ? config : { ...config, lease: { ...config.lease, unsafeHolderMs: UNENFORCED_MS } },
     seed: o.seed,
     // Higher than any used before: a restarted agent overrides what was said of its earlier life.
     incarnation: incarnation(lastIncarnation + 1),

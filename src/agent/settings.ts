@@ -5,13 +5,22 @@ import { parseArgs } from 'node:util';
 import { type ConfigOrigin, type PeerSettings, resolveConfig } from '../model/config.ts';
 import { TaskOrgError } from '../model/errors.ts';
 
+/**
+ * `1`: this machine takes every lease of an exclusive copy for valid for an hour, so that neither agent nor boot nor guard ends
+ * it when it expires. Two copies of one exclusive task may then run. No setting, on purpose, and in no help: only the
+ * campaign sets it, to show that its witness sees such copies (src/campaign).
+ */
+export const NO_ENFORCEMENT = 'TASKORG_UNSAFE_NO_ENFORCEMENT';
+
 /** Environment names that other programs of task-org read. */
-const OTHER_ENV = ['TASKORG_HOST', 'TASKORG_TEST_DOCKER', 'TASKORG_NODE_ARGS'];
+const OTHER_ENV = ['TASKORG_HOST', 'TASKORG_TEST_DOCKER', 'TASKORG_NODE_ARGS', NO_ENFORCEMENT];
 
 export interface LoadedSettings {
   readonly settings: PeerSettings;
   readonly origins: Readonly<Record<string, ConfigOrigin>>;
   readonly dataDir: string;
+  /** False only in proofs: see NO_ENFORCEMENT. */
+  readonly enforcesLeases: boolean;
 }
 
 export const PEER_USAGE = `Usage: task-org-peer [options]
@@ -73,7 +82,7 @@ export function loadSettings(
       hint: 'task-org-peer --help lists the flags',
     });
   const dataDir = resolve(resolved.config.dataDir === '' ? join(homedir(), '.task-org') : resolved.config.dataDir);
-  return { settings: resolved.config, origins: resolved.origins, dataDir };
+  return { settings: resolved.config, origins: resolved.origins, dataDir, enforcesLeases: env[NO_ENFORCEMENT] !== '1' };
 }
 
 function parse(argv: readonly string[]) {

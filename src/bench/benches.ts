@@ -4,6 +4,7 @@ import { benchDetect } from './detect.ts';
 import { benchElect } from './elect.ts';
 import { benchFootprint } from './footprint.ts';
 import { benchRecovery } from './recovery.ts';
+import { benchPartition } from './partition.ts';
 import type { BenchReport } from './report.ts';
 import type { BenchContext } from './rig.ts';
 
@@ -32,6 +33,14 @@ export const BENCHES: ReadonlyMap<
       about: '200 containers at once (against the engines driven directly, and Docker Swarm)',
       run: benchDeploy,
       trials: 3,
+    },
+  ],
+  [
+    'partition',
+    {
+      about: 'two of five hosts are cut off: seconds of a container that must run once, doubled (against Docker Swarm)',
+      run: benchPartition,
+      trials: 1,
     },
   ],
   ['footprint', { about: 'memory, idle CPU and traffic of a peer', run: benchFootprint, trials: 1 }],

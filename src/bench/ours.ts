@@ -6,6 +6,7 @@ import { commandLine, signalPid } from '../scenario/hosts/processes.ts';
 import type { HostLab } from '../scenario/hosts/types.ts';
 import type { PeerEvent } from '../scenario/peer-client.ts';
 import { isPeerCommand } from '../scenario/peer-command.ts';
+import type { TaskDocument } from '../scenario/types.ts';
 import { until } from '../scenario/until.ts';
 import { copyOfContainer, witnessDocument } from '../scenario/witness.ts';
 import { type StartWatch, watchStarts } from './start-watch.ts';
@@ -50,10 +51,14 @@ export class OurCluster {
   }
 
   /** Publishes tasks until one of them runs on that host; its name. It may run anywhere afterwards. */
-  async runOn(host: number, prefix: string): Promise<string> {
+  async runOn(
+    host: number,
+    prefix: string,
+    document: (name: string) => TaskDocument = (name) => witnessDocument({ name, onPartition: 'keep' }, 'docker'),
+  ): Promise<string> {
     for (let count = 1; count <= 4 * this.#hosts.length; count += 1) {
       const name = `${prefix}-${count}`;
-      await this.fleet.submit(witnessDocument({ name, onPartition: 'keep' }, 'docker'));
+      await this.fleet.submit(document(name));
       const node = await until(`${name} runs`, TIMEOUT_MS, async () => {
         const slot = (await this.fleet.tasks()).find((task) => task.name === name)?.slots[0];
         return slot?.state === 'running' && slot.node !== null ? slot.node : undefined;

@@ -27,15 +27,20 @@ export const DEFAULT_DIR = join(tmpdir(), 'task-org-bench');
 const PREFIX = 'tobench';
 const SUBNET = '10.63.0.0/24';
 
+/** What the hosts will be called: name -> number. */
+export const hostnames = (hosts: number): ReadonlyMap<string, number> =>
+  new Map(Array.from({ length: hosts }, (_, index) => [`${PREFIX}-${index + 1}`, index + 1]));
+
 /** Fresh hosts for one measurement; removed afterwards, whatever happens. With docker, the test image is loaded on each. */
 export async function onHosts<T>(
   context: BenchContext,
   hosts: number,
   docker: boolean,
   work: (lab: HostLab, all: readonly number[]) => Promise<T>,
+  engineArgs: readonly string[] = [],
 ): Promise<T> {
   const lab = createHostLab(
-    { hosts, dir: join(context.dir, PREFIX), prefix: PREFIX, subnet: SUBNET, docker },
+    { hosts, dir: join(context.dir, PREFIX), prefix: PREFIX, subnet: SUBNET, docker, engineArgs },
     { log: context.log },
   );
   const all = Array.from({ length: hosts }, (_, index) => index + 1);

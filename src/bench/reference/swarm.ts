@@ -16,6 +16,7 @@ export const SWARM_DEFAULTS: SwarmSettings = { heartbeatSeconds: 5, restartDelay
 /** Below this Swarm moves the tasks of healthy hosts. */
 export const SWARM_FASTEST: SwarmSettings = { heartbeatSeconds: 0.5, restartDelaySeconds: 0 };
 
+const SLEEP = ['sleep', '1000000'];
 const SECOND_NS = 1_000_000_000;
 const FORM_TIMEOUT_MS = 120_000;
 
@@ -92,13 +93,13 @@ export class Swarm {
   }
 
   /** Starts a service of one task on that host, free to run anywhere afterwards. Resolves once its container runs. */
-  async runOn(host: number, service: string): Promise<void> {
+  async runOn(host: number, service: string, command: readonly string[] = SLEEP): Promise<void> {
     const spot = `spot-${service}`;
     await this.#label(spot, [host]);
     const watch = this.#watch(service, [host], FORM_TIMEOUT_MS, 1);
     try {
       await watch.opened;
-      await this.#create(service, 1, [`node.labels.${spot}==yes`]);
+      await this.#create(service, 1, [`node.labels.${spot}==yes`], command);
       await watch.done;
     } finally {
       watch.stop();
@@ -166,11 +167,16 @@ export class Swarm {
     return watchStarts({ what: `swarm: ${service}`, engines, matches, count, timeoutMs });
   }
 
-  async #create(service: string, replicas: number, constraints: readonly string[]): Promise<void> {
+  async #create(
+    service: string,
+    replicas: number,
+    constraints: readonly string[],
+    command: readonly string[] = SLEEP,
+  ): Promise<void> {
     await this.#manager('POST', '/services/create', {
       Name: service,
       TaskTemplate: {
-        ContainerSpec: { Image: BUSYBOX_IMAGE, Command: ['sleep', '1000000'], StopSignal: 'SIGKILL' },
+        ContainerSpec: { Image: BUSYBOX_IMAGE, Command: command, StopSignal: 'SIGKILL' },
         Placement: { Constraints: constraints },
         RestartPolicy: { Condition: 'any', Delay: this.#settings.restartDelaySeconds * SECOND_NS },
       },

@@ -24,7 +24,7 @@ export const sameLease = (a: LeaseKey, b: LeaseKey): boolean =>
 
 /** L(1-r), rounded down: what the holder may count on, on its own clock, from the send time of an acknowledged renewal. */
 export const holderLeaseMs = (c: LeaseConfig): DurationMs =>
-  Math.floor(c.leaseMs * (1 - c.clockRateError)) as DurationMs;
+  c.unsafeHolderMs ?? (Math.floor(c.leaseMs * (1 - c.clockRateError)) as DurationMs);
 
 /** L(1+r), rounded up: what the master waits, on its own clock, from the receipt of the last renewal. */
 export const granterWaitMs = (c: LeaseConfig): DurationMs =>

@@ -11,6 +11,11 @@ export interface LeaseConfig {
   readonly clockRateError: number;
   /** S: time a kill may take. */
   readonly stopAllowanceMs: DurationMs;
+  /**
+   * Only to prove that a witness of overlaps sees them: what a holder counts on, whatever the master waits. Never set by
+   * any setting.
+   */
+  readonly unsafeHolderMs?: DurationMs;
 }
 
 export const DEFAULT_LEASE_CONFIG: LeaseConfig = {
