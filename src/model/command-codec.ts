@@ -98,7 +98,7 @@ export const COMMAND_SCHEMAS = {
   }),
 } as const satisfies Record<CommandType, TSchema>;
 
-const checks = new Map<string, (value: unknown) => Checked<unknown>>(
+const checks = new Map<string, (value: unknown, sizeBytes: number) => Checked<unknown>>(
   Object.entries(COMMAND_SCHEMAS).map(([type, schema]) => [type, checker(schema as TSchema)]),
 );
 
@@ -115,17 +115,17 @@ export type DecodedCommand =
 export function decodeCommand(bytes: Uint8Array): DecodedCommand {
   const decoded = decodeCbor(bytes, COMMAND_BYTES);
   if (!decoded.ok) return decoded;
-  const checked = checkCommand(decoded.value);
+  const checked = checkCommand(decoded.value, bytes.length);
   if (!checked.ok) return checked;
   const { v: _v, ...command } = checked.value as unknown as Command & { readonly v: number };
   return { ok: true, command: command as Command };
 }
 
-function checkCommand(value: unknown): Checked<unknown> {
+function checkCommand(value: unknown, sizeBytes: number): Checked<unknown> {
   const type =
     typeof value === 'object' && value !== null && 'type' in value && typeof value.type === 'string' ? value.type : '';
   const check = checks.get(type);
-  return check === undefined ? { ok: false, error: `unknown command '${type.slice(0, 64)}'` } : check(value);
+  return check === undefined ? { ok: false, error: `unknown command '${type.slice(0, 64)}'` } : check(value, sizeBytes);
 }
 
 /** Whether a command fits its schema, before it is proposed (it may come from a client or another peer). */

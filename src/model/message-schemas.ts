@@ -25,6 +25,7 @@ import {
   TermSchema,
   Whole,
 } from './record-schemas.ts';
+import { describeValue } from './schema-check.ts';
 import { type WIRE_CHANNELS, type WIRE_TOPICS, WIRE_VERSION } from './wire.ts';
 
 // Messages between peers as bytes: dag-cbor of [wire version, message]. Everything a peer receives is checked here, once,
@@ -235,16 +236,18 @@ export type WireGossip =
   | { readonly topic: 'members'; readonly message: MessageOf<typeof MEMBERS> }
   | { readonly topic: 'log'; readonly message: Static<typeof CommittedEntries> };
 
-type Check = (value: unknown) => Checked<unknown>;
+type Check = (value: unknown, sizeBytes: number) => Checked<unknown>;
 const byType = (schemas: Record<string, TSchema>): Check => {
   const checks = new Map<string, Check>(Object.entries(schemas).map(([type, schema]) => [type, checker(schema)]));
-  return (value) => {
+  return (value, sizeBytes) => {
     const type =
       typeof value === 'object' && value !== null && 'type' in value && typeof value.type === 'string'
         ? value.type
         : '';
     const check = checks.get(type);
-    return check === undefined ? { ok: false, error: `unknown message '${type.slice(0, 64)}'` } : check(value);
+    return check === undefined
+      ? { ok: false, error: `unknown message '${type.slice(0, 64)}'` }
+      : check(value, sizeBytes);
   };
 };
 const channelChecks: Readonly<Record<Channel, Check>> = {
@@ -291,6 +294,6 @@ function open(bytes: Uint8Array, check: Check): Checked<unknown> {
     return { ok: false, error: 'is not [version, message]' };
   const [version, message] = decoded.value as [unknown, unknown];
   return version === WIRE_VERSION
-    ? check(message)
-    : { ok: false, error: `wire version ${String(version)}, this peer speaks ${WIRE_VERSION}` };
+    ? check(message, bytes.length)
+    : { ok: false, error: `wire version ${describeValue(version)}, this peer speaks ${WIRE_VERSION}` };
 }
