@@ -39,7 +39,7 @@ export function formatGeneration(a: Generation): string {
 
 /** Inverse of formatGeneration; undefined when the text is not a generation. */
 export function parseGeneration(text: string): Generation | undefined {
-  const m = /^(\d{1,9})\.(\d{1,15})(?:~(\d{1,9})@([A-Za-z0-9]{1,128}))?$/.exec(text);
+  const m = /^(\d{1,9})\.(\d{1,15})(?:~(\d{1,9})@([A-Za-z0-9_.-]{1,128}))?$/.exec(text);
   if (!m) return undefined;
   const base = { epoch: Number(m[1]), g: Number(m[2]) };
   return m[3] === undefined ? base : { ...base, provisional: { caretaker: m[4] as NodeId, n: Number(m[3]) } };
