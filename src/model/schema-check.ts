@@ -111,6 +111,10 @@ function checkObject(schema: Node, value: Record<string, unknown>, path: string,
   const patterns = Object.entries(schema.patternProperties ?? {});
   for (const [key, item] of Object.entries(value)) {
     const at = joinPath(path, key);
+    if (!key.isWellFormed()) {
+      issues.push({ path: at, message: 'expected a name without broken characters' });
+      continue;
+    }
     const known = Object.hasOwn(properties, key) ? properties[key] : undefined;
     if (known !== undefined) {
       check(known, item, at, issues);
@@ -145,6 +149,8 @@ function unknownKey(schema: Node, key: string, known: readonly string[]): string
 
 function checkString(schema: Node, value: unknown, wrong: (expected?: string) => undefined): undefined {
   if (typeof value !== 'string') return wrong();
+  // Half of a surrogate pair has no form in UTF-8: it would be another text on the next machine.
+  if (!value.isWellFormed()) return wrong('text without broken characters');
   if (value.length > (schema.maxLength ?? Number.POSITIVE_INFINITY))
     return wrong(`at most ${schema.maxLength} characters`);
   if (value.length < (schema.minLength ?? 0)) return wrong();
