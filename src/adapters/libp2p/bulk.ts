@@ -3,6 +3,7 @@ import type { Stream } from '@libp2p/interface';
 import { TaskOrgError, toTaskOrgError } from '../../model/errors.ts';
 import { BULK_CHUNK_BYTES, BULK_KIND, BULK_WINDOW_BYTES, RPC_OVERHEAD_BYTES } from '../../model/wire.ts';
 import type { ByteStream } from '../../ports/transport.ts';
+import { ChunkQueue } from './chunk-queue.ts';
 import type { Counters } from './counters.ts';
 import { chunksOf, FrameError, readUint32, type StreamData } from './frame-reader.ts';
 import { decodeError, encodeError } from './framed-stream.ts';
@@ -32,10 +33,9 @@ export class BulkStream implements ByteStream {
   // Reading.
   #header = new Uint8Array(HEADER_BYTES);
   #headerFilled = 0;
-  #body: Uint8Array[] = [];
+  readonly #body = new ChunkQueue();
   #bodyLeft = 0;
-  #arrived: Uint8Array[] = [];
-  #arrivedBytes = 0;
+  readonly #arrived = new ChunkQueue();
   #consumed = 0;
   #receivedEnd = false;
   #reader: (() => void) | null = null;
@@ -188,7 +188,7 @@ export class BulkStream implements ByteStream {
         return;
       case BULK_KIND.data:
         if (this.#receivedEnd) throw new FrameError('unexpected', 'data after the end');
-        if (this.#arrivedBytes + this.#consumed + length > BULK_WINDOW_BYTES)
+        if (this.#arrived.bytes + this.#consumed + length > BULK_WINDOW_BYTES)
           throw new FrameError('oversized', 'data beyond the credit');
         break;
       case BULK_KIND.open:
@@ -207,8 +207,7 @@ export class BulkStream implements ByteStream {
     const kind = this.#header[0];
     this.#headerFilled = 0;
     if (kind === BULK_KIND.data) return;
-    const body = Buffer.concat(this.#body);
-    this.#body = [];
+    const body = this.#body.bytes === 0 ? new Uint8Array(0) : this.#body.take(this.#body.bytes);
     if (kind === BULK_KIND.error) {
       this.#fail(decodeError(body));
       this.#stream.abort(new Error('the other end gave up'));
@@ -223,7 +222,6 @@ export class BulkStream implements ByteStream {
 
   #arrive(part: Uint8Array): void {
     this.#arrived.push(part);
-    this.#arrivedBytes += part.length;
     this.#wakeReader();
   }
 
@@ -238,7 +236,6 @@ export class BulkStream implements ByteStream {
         for (;;) {
           const chunk = this.#arrived.shift();
           if (chunk) {
-            this.#arrivedBytes -= chunk.length;
             this.#consumed += chunk.length;
             if (this.#consumed >= CREDIT_STEP_BYTES && !this.#receivedEnd) {
               this.#send(BULK_KIND.credit, null, this.#consumed);

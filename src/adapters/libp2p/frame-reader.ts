@@ -1,3 +1,5 @@
+import { ChunkQueue } from './chunk-queue.ts';
+
 /** A peer broke the wire format. `reason` is the counter's name: frames are data, never asserted on. */
 export class FrameError extends Error {
   readonly reason: 'oversized' | 'malformed' | 'truncated' | 'unexpected' | 'wrong_version';
@@ -19,8 +21,7 @@ export function chunksOf(data: StreamData): Iterable<Uint8Array> {
 export class FrameReader {
   readonly #maxBytes: number;
   readonly #onFrame: (frame: Uint8Array) => void;
-  #chunks: Uint8Array[] = [];
-  #bytes = 0;
+  readonly #queue = new ChunkQueue();
   /** Length of the frame being read; -1 while the prefix is not complete. */
   #expected = -1;
 
@@ -31,15 +32,14 @@ export class FrameReader {
 
   /** Bytes of an unfinished frame: not zero at the end of a stream means that it was truncated. */
   get pendingBytes(): number {
-    return this.#bytes + (this.#expected >= 0 ? 4 : 0);
+    return this.#queue.bytes + (this.#expected >= 0 ? 4 : 0);
   }
 
   /** Throws FrameError('oversized' | 'malformed'); the reader is of no use after that. */
   push(data: StreamData): void {
     for (const chunk of chunksOf(data)) {
       if (chunk.length === 0) continue;
-      this.#chunks.push(chunk);
-      this.#bytes += chunk.length;
+      this.#queue.push(chunk);
       this.#drain();
     }
   }
@@ -47,42 +47,18 @@ export class FrameReader {
   #drain(): void {
     for (;;) {
       if (this.#expected < 0) {
-        if (this.#bytes < 4) return;
-        const prefix = this.#take(4);
+        if (this.#queue.bytes < 4) return;
+        const prefix = this.#queue.take(4);
         const length = readUint32(prefix, 0);
         if (length === 0) throw new FrameError('malformed', 'empty frame');
         if (length > this.#maxBytes) throw new FrameError('oversized', `frame over ${this.#maxBytes} bytes`);
         this.#expected = length;
       }
-      if (this.#bytes < this.#expected) return;
-      const frame = this.#take(this.#expected);
+      if (this.#queue.bytes < this.#expected) return;
+      const frame = this.#queue.take(this.#expected);
       this.#expected = -1;
       this.#onFrame(frame);
     }
-  }
-
-  #take(count: number): Uint8Array {
-    const first = this.#chunks[0] as Uint8Array;
-    this.#bytes -= count;
-    if (first.length === count) {
-      this.#chunks.shift();
-      return first;
-    }
-    if (first.length > count) {
-      this.#chunks[0] = first.subarray(count);
-      return first.subarray(0, count);
-    }
-    const out = new Uint8Array(count);
-    let filled = 0;
-    while (filled < count) {
-      const chunk = this.#chunks[0] as Uint8Array;
-      const part = chunk.subarray(0, count - filled);
-      out.set(part, filled);
-      filled += part.length;
-      if (part.length === chunk.length) this.#chunks.shift();
-      else this.#chunks[0] = chunk.subarray(part.length);
-    }
-    return out;
   }
 }
 

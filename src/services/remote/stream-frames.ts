@@ -45,21 +45,30 @@ export function errorOfFrame(body: Uint8Array): TaskOrgError {
 
 /** Splits a byte stream into frames. Throws too_large or refused (cut short, unknown kind). */
 export async function* decodeFrames(source: AsyncIterable<Uint8Array>): AsyncGenerator<StreamFrame> {
-  let buffer = new Uint8Array(0);
+  // Every byte is copied into it once, in however small pieces the stream comes.
+  let buffer = new Uint8Array(HEADER + 64 * 1024);
+  let filled = 0;
   for await (const chunk of source) {
-    const joined = new Uint8Array(buffer.length + chunk.length);
-    joined.set(buffer);
-    joined.set(chunk, buffer.length);
-    buffer = joined;
-    while (buffer.length >= HEADER) {
-      const length = new DataView(buffer.buffer, buffer.byteOffset).getUint32(1);
-      if (length > MAX_FRAME_BODY) throw new TaskOrgError('too_large', 'a stream frame exceeds its limit');
-      if (buffer.length < HEADER + length) break;
-      const kind = buffer[0] as number;
-      if (kind > FRAME.error) throw new TaskOrgError('refused', `unknown stream frame ${kind}`);
-      yield { kind: kind as FrameKind, body: buffer.slice(HEADER, HEADER + length) };
-      buffer = buffer.subarray(HEADER + length);
+    if (filled + chunk.length > buffer.length) {
+      const larger = new Uint8Array(Math.max(buffer.length * 2, filled + chunk.length));
+      larger.set(buffer.subarray(0, filled));
+      buffer = larger;
     }
+    buffer.set(chunk, filled);
+    filled += chunk.length;
+    let at = 0;
+    while (filled - at >= HEADER) {
+      const length = new DataView(buffer.buffer, at).getUint32(1);
+      if (length > MAX_FRAME_BODY) throw new TaskOrgError('too_large', 'a stream frame exceeds its limit');
+      if (filled - at < HEADER + length) break;
+      const kind = buffer[at] as number;
+      if (kind > FRAME.error) throw new TaskOrgError('refused', `unknown stream frame ${kind}`);
+      yield { kind: kind as FrameKind, body: buffer.slice(at + HEADER, at + HEADER + length) };
+      at += HEADER + length;
+    }
+    if (at === 0) continue;
+    buffer.copyWithin(0, at, filled);
+    filled -= at;
   }
-  if (buffer.length > 0) throw new TaskOrgError('refused', 'the stream was cut short', { retryable: true });
+  if (filled > 0) throw new TaskOrgError('refused', 'the stream was cut short', { retryable: true });
 }
