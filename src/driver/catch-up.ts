@@ -1,8 +1,8 @@
-import { decode, encode } from '@ipld/dag-cbor';
+import { encode } from '@ipld/dag-cbor';
 import type { Peer } from '../core/peer/peer.ts';
 import type { CommittedEntries, PeerEffect, PeerEvent } from '../core/peer/types.ts';
 import { dumpState } from '../core/state/state.ts';
-import type { StatePut } from '../core/state/types.ts';
+import { decodeCbor } from '../model/cbor.ts';
 import { TaskOrgError } from '../model/errors.ts';
 import { type LogIndex, logIndex, type NodeId } from '../model/ids.ts';
 import { LIMITS } from '../model/limits.ts';
@@ -11,6 +11,7 @@ import type { Log } from '../ports/log.ts';
 import type { Store } from '../ports/store.ts';
 import type { ByteStream, Transport } from '../ports/transport.ts';
 import type { Persistence } from './persistence.ts';
+import { decodeSnapshot, encodeSnapshot } from './snapshot-stream.ts';
 
 // How a lagging peer catches up: a range of log entries from any neighbour, or the whole state as a snapshot stream from the
 // leader when the range is no longer kept.
@@ -19,10 +20,6 @@ export const METHOD_ENTRIES = 'log.entries';
 export const METHOD_SNAPSHOT = 'state.snapshot';
 const FETCH_TIMEOUT_MS = 2000;
 const SNAPSHOT_TIMEOUT_MS = 120_000;
-/** State pairs in one chunk of a snapshot stream. */
-const PAIRS_PER_CHUNK = 64;
-const MAX_SNAPSHOT_CHUNK = LIMITS.rpcFrameBytes * 8;
-
 export interface CatchUp {
   fetchEntries(from: LogIndex, to: LogIndex, peers: readonly NodeId[]): void;
   fetchSnapshot(effect: Extract<PeerEffect, { type: 'fetch-snapshot' }>): void;
@@ -65,25 +62,14 @@ export function createCatchUp(deps: {
   const snapshotFrom = async (effect: Extract<PeerEffect, { type: 'fetch-snapshot' }>): Promise<void> => {
     const signal = AbortSignal.timeout(SNAPSHOT_TIMEOUT_MS);
     const stream = await transport.openStream(effect.from, METHOD_SNAPSHOT, encode({ index: effect.index }), signal);
-    const pairs: StatePut[] = [];
-    let header:
-      | { index: number; term: number; membership: { voters: NodeId[]; outgoing: NodeId[] | null }; epoch?: string }
-      | undefined;
-    for await (const frame of frames(stream.source)) {
-      const value = decode(frame) as { h?: typeof header; p?: [string, unknown][] };
-      if (value.h) header = value.h;
-      for (const [key, v] of value.p ?? []) pairs.push({ key, value: v });
-    }
-    if (!header || header.index < effect.index)
+    const { index, term, membership, epoch, pairs } = await decodeSnapshot(stream.source);
+    if (index < effect.index)
       throw new TaskOrgError('refused', 'the snapshot offered is older than the one announced', { retryable: true });
-    if ((header.epoch ?? '') !== (peer.stamp().epoch ?? ''))
+    if ((epoch ?? '') !== (peer.stamp().epoch ?? ''))
       throw new TaskOrgError('refused', 'the snapshot offered is of another epoch of the cluster', { retryable: true });
-    const index = logIndex(header.index);
-    await persistence.exclusive(() =>
-      store.installSnapshot({ index, term: header.term, membership: header.membership, pairs: asyncOf(pairs) }),
-    );
+    await persistence.exclusive(() => store.installSnapshot({ index, term, membership, pairs: asyncOf(pairs) }));
     log.info({ from: effect.from, index, pairs: pairs.length }, 'snapshot installed');
-    post({ type: 'snapshot-installed', index, term: header.term as never, membership: header.membership, pairs });
+    post({ type: 'snapshot-installed', index, term, membership, pairs });
   };
 
   return {
@@ -106,7 +92,8 @@ export function createCatchUp(deps: {
         });
     },
     serveEntries: async (payload) => {
-      const { from, to } = decode(payload) as { from: number; to: number };
+      const decoded = decodeCbor(payload, LIMITS.rpcFrameBytes);
+      const { from, to } = (decoded.ok ? (decoded.value ?? {}) : {}) as { from: number; to: number };
       if (!Number.isSafeInteger(from) || !Number.isSafeInteger(to) || from < 1 || to < from)
         throw new TaskOrgError('invalid_input', 'a range needs 1 <= from <= to');
       const commit = peer.consensus().commit;
@@ -136,53 +123,10 @@ export function createCatchUp(deps: {
       const term = peer.termAt(index) ?? view.term;
       // Of this index, not the newest: a change that is not committed may yet be taken back.
       const membership = peer.membershipAt(index);
-      await stream.write(
-        frame(
-          encode({
-            h: {
-              ...peer.stamp(),
-              index,
-              term,
-              membership: {
-                voters: [...membership.voters],
-                outgoing: membership.outgoing ? [...membership.outgoing] : null,
-              },
-            },
-          }),
-        ),
-      );
-      for (let i = 0; i < pairs.length; i += PAIRS_PER_CHUNK) {
-        await stream.write(frame(encode({ p: pairs.slice(i, i + PAIRS_PER_CHUNK).map((p) => [p.key, p.value]) })));
-      }
+      for (const part of encodeSnapshot({ ...peer.stamp(), index, term, membership }, pairs)) await stream.write(part);
       await stream.end();
     },
   };
-}
-
-function frame(body: Uint8Array): Uint8Array {
-  const out = new Uint8Array(4 + body.length);
-  new DataView(out.buffer).setUint32(0, body.length);
-  out.set(body, 4);
-  return out;
-}
-
-async function* frames(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  let buffer = new Uint8Array(0);
-  for await (const chunk of source) {
-    const joined = new Uint8Array(buffer.length + chunk.length);
-    joined.set(buffer);
-    joined.set(chunk, buffer.length);
-    buffer = joined;
-    for (;;) {
-      if (buffer.length < 4) break;
-      const length = new DataView(buffer.buffer, buffer.byteOffset).getUint32(0);
-      if (length > MAX_SNAPSHOT_CHUNK) throw new TaskOrgError('too_large', 'a snapshot chunk exceeds its limit');
-      if (buffer.length < 4 + length) break;
-      yield buffer.subarray(4, 4 + length);
-      buffer = buffer.subarray(4 + length);
-    }
-  }
-  if (buffer.length > 0) throw new TaskOrgError('refused', 'the snapshot stream was cut short', { retryable: true });
 }
 
 async function* asyncOf<T>(items: readonly T[]): AsyncGenerator<T> {
