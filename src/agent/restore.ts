@@ -1,3 +1,5 @@
+import { Type } from 'typebox';
+import { Compile } from 'typebox/compile';
 import type { ClusterCredentials } from '../adapters/data-dir/data-dir.ts';
 import type { EpochFile } from '../adapters/data-dir/epoch-file.ts';
 import type { PeerOptions } from '../core/peer/peer.ts';
@@ -6,6 +8,7 @@ import { parseCopyId } from '../core/reconcile/copy-id.ts';
 import type { CopyId } from '../core/reconcile/types.ts';
 import type { PeerSettings } from '../model/config-schema.ts';
 import { type DurationMs, incarnation, type MonoMs, type NodeId, nodeId, type WallMs } from '../model/ids.ts';
+import { LIMITS } from '../model/limits.ts';
 import type { Store, StoreContents } from '../ports/store.ts';
 
 /** Priorities lie within +- this (config schema). */
@@ -56,6 +59,20 @@ export async function withFounderVote(o: {
   return { ...o.contents, consensus: { ...consensus, snapshot: { index, term, membership } } };
 }
 
+const Remembered = Compile(
+  Type.Array(Type.Object({ id: Type.String(), addresses: Type.Array(Type.String()) }), { maxItems: LIMITS.peers }),
+);
+
+/** A help for the first dial, no more: what cannot be read is left out. */
+function rememberedPeers(stored: string | undefined): readonly { readonly id: string; readonly addresses: string[] }[] {
+  try {
+    const peers: unknown = JSON.parse(stored ?? '[]');
+    return Remembered.Check(peers) ? peers : [];
+  } catch {
+    return [];
+  }
+}
+
 /** What the peer core starts from: the store's contents and boot's registry. */
 export function restoredPeer(o: {
   readonly self: NodeId;
@@ -70,10 +87,10 @@ export function restoredPeer(o: {
 }): PeerOptions {
   const { contents, credentials } = o;
   const config = peerConfigOf(o.settings);
-  const remembered = text(contents.local.get('peers'));
-  const kept = remembered === undefined ? [] : (JSON.parse(remembered) as { id: string; addresses: string[] }[]);
+  const kept = rememberedPeers(text(contents.local.get('peers')));
   const member = o.epoch?.step === 'member' ? o.epoch : undefined;
-  const lastIncarnation = Math.max(Number(text(contents.local.get('incarnation')) ?? '0'), member?.incarnation ?? 0);
+  const lived = Number(text(contents.local.get('incarnation')) ?? '0');
+  const lastIncarnation = Math.max(Number.isSafeInteger(lived) ? lived : 0, member?.incarnation ?? 0);
   const adoptedLeases: { key: PeerOptions['adoptedLeases'][number]['key']; deadline: MonoMs }[] = [];
   for (const [copyId, deadline] of o.registered) {
     const copy = parseCopyId(copyId);

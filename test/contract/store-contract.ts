@@ -5,6 +5,7 @@ import { logIndex, nodeId, taskId, term, wallMs } from '../../src/model/ids.ts';
 import type { Submission } from '../../src/model/records.ts';
 import type { Store } from '../../src/ports/store.ts';
 import { append, batch, command, commands, vote } from './store-batches.ts';
+import { taskSpec } from '../model/fixtures.ts';
 
 /** One machine's disk: opened, closed and opened again. */
 export interface StoreBed {
@@ -13,14 +14,13 @@ export interface StoreBed {
 }
 
 const members: Membership = { voters: [nodeId('a'), nodeId('b')], outgoing: [nodeId('a')] };
-const submission = (id: string): Submission =>
-  ({
-    id: taskId(id),
-    spec: { name: id },
-    nonce: 'n',
-    expiresAt: wallMs(5),
-    from: nodeId('a'),
-  }) as unknown as Submission;
+const submission = (id: string): Submission => ({
+  id: taskId(id),
+  spec: taskSpec({ name: id }),
+  nonce: 'n',
+  expiresAt: wallMs(5),
+  from: nodeId('a'),
+});
 async function* stream(pairs: readonly StatePut[]): AsyncGenerator<StatePut> {
   yield* pairs;
 }

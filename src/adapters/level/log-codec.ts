@@ -1,7 +1,7 @@
 import { crc32 } from 'node:zlib';
 import * as dagCbor from '@ipld/dag-cbor';
 import type { LogEntry, Membership } from '../../core/consensus/types.ts';
-import type { LogIndex, Term } from '../../model/ids.ts';
+import type { LogIndex, NodeId, Term } from '../../model/ids.ts';
 
 // Log entries on disk: 4 bytes CRC-32 (little endian) of the rest, then dag-cbor `[term, kind, payload]`. The two common
 // kinds are written and read by hand (the bytes are the same as the library's): a group commit holds many of them.
@@ -45,20 +45,41 @@ export function encodeEntry(entry: LogEntry): Buffer {
 export function decodeEntry(index: number, value: Uint8Array): LogEntry | undefined {
   const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
   if (bytes.length < 8 || bytes.readUInt32LE(0) !== crc32(bytes.subarray(4)) || bytes[4] !== 0x83) return undefined;
+  try {
+    return readBody(index, bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+function readBody(index: number, bytes: Buffer): LogEntry | undefined {
   const [term, afterTerm] = readHead(bytes, 5);
+  if (!Number.isSafeInteger(term)) return undefined;
   const kind = bytes[afterTerm];
   const base = { index: index as LogIndex, term: term as Term };
   if (kind === KIND.noop) return { ...base, payload: { kind: 'noop' } };
   if (kind === KIND.command) {
     const [length, start] = readHead(bytes, afterTerm + 1);
+    // Never beyond this value: the memory around it belongs to others.
+    if (start + length !== bytes.length) return undefined;
     return {
       ...base,
       payload: { kind: 'command', bytes: new Uint8Array(bytes.buffer, bytes.byteOffset + start, length) },
     };
   }
-  const membership = (dagCbor.decode(bytes.subarray(4)) as unknown[])[2] as Membership;
-  return { ...base, payload: { kind: 'membership', membership } };
+  const membership = (dagCbor.decode(bytes.subarray(4)) as unknown[])[2];
+  return isMembership(membership) ? { ...base, payload: { kind: 'membership', membership } } : undefined;
 }
+
+const isNames = (v: unknown): v is NodeId[] => Array.isArray(v) && v.every((name) => typeof name === 'string');
+
+export const isMembership = (v: unknown): v is Membership =>
+  typeof v === 'object' &&
+  v !== null &&
+  'voters' in v &&
+  isNames(v.voters) &&
+  'outgoing' in v &&
+  (v.outgoing === null || isNames(v.outgoing));
 
 function header(out: Buffer, term: number, kind: number): number {
   out[4] = 0x83;

@@ -2,22 +2,25 @@ import { createHash } from 'node:crypto';
 import type { Level } from 'level';
 import type { LogEntry } from '../../core/consensus/types.ts';
 import type { StatePut } from '../../core/state/types.ts';
+import { checker, SubmissionSchema } from '../../model/record-schemas.ts';
 import type { Submission } from '../../model/records.ts';
 import { pairSum } from './batch-builder.ts';
 import { decodeEntry, LOG_PREFIX, logKeyIndex } from './log-codec.ts';
 import {
   decode,
   emptyTail,
+  isSnapshotMeta,
+  isStateMeta,
   KEY,
   LOCAL_PREFIX,
   PENDING_PREFIX,
   prefixEnd,
-  type SnapshotMeta,
-  type StateMeta,
   statePrefix,
   type Tail,
 } from './tail.ts';
 import { decodeVote, encodeVote, NOTHING_PROMISED, type VoteRecord } from './vote-file.ts';
+
+const isSubmission = checker(SubmissionSchema);
 
 export type Database = Level<string, Uint8Array>;
 const PAGE = 1000;
@@ -53,17 +56,20 @@ async function readAll(db: Database, prefix: string): Promise<[string, Uint8Arra
 export async function readContents(db: Database, promised: VoteRecord | undefined): Promise<Contents> {
   const problems: string[] = [];
   const tail = emptyTail();
-  const meta = <T>(key: string): T | undefined => {
+  const meta = <T>(key: string, fits: (value: unknown) => value is T): T | undefined => {
     const bytes = db.getSync(key);
+    if (bytes === undefined) return undefined;
     try {
-      return bytes && (decode(bytes) as T);
+      const value = decode(bytes);
+      if (fits(value)) return value;
     } catch {
-      problems.push(`the record ${key} is damaged`);
-      return undefined;
+      // Said below.
     }
+    problems.push(`the record ${key} is damaged`);
+    return undefined;
   };
-  tail.snapshot = meta<SnapshotMeta>(KEY.snapshot) ?? tail.snapshot;
-  tail.state = meta<StateMeta>(KEY.state) ?? tail.state;
+  tail.snapshot = meta(KEY.snapshot, isSnapshotMeta) ?? tail.snapshot;
+  tail.state = meta(KEY.state, isStateMeta) ?? tail.state;
   const storedVote = db.getSync(KEY.vote);
   const own = storedVote === undefined ? NOTHING_PROMISED : decodeVote(storedVote);
 
@@ -226,7 +232,9 @@ async function readRest(
   const pending: Submission[] = [];
   for (const [key, bytes] of await readAll(db, PENDING_PREFIX)) {
     try {
-      pending.push(decode(bytes) as Submission);
+      const checked = isSubmission(decode(bytes));
+      if (!checked.ok) throw new Error(checked.error);
+      pending.push(checked.value as Submission);
     } catch {
       problems.push(`the pending submission ${key.slice(PENDING_PREFIX.length)} is damaged`);
     }

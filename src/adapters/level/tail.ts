@@ -1,6 +1,7 @@
 import * as dagCbor from '@ipld/dag-cbor';
 import type { HardState, Membership } from '../../core/consensus/types.ts';
 import type { Term } from '../../model/ids.ts';
+import { isMembership } from './log-codec.ts';
 
 /** Keys of the database. Values are dag-cbor, but for log entries and the vote record, which carry their own checksum. */
 export const KEY = {
@@ -66,3 +67,21 @@ export const plainMembership = (m: Membership): Membership => ({
   voters: [...m.voters],
   outgoing: m.outgoing && [...m.outgoing],
 });
+
+const isCount = (v: unknown): v is number => Number.isSafeInteger(v) && (v as number) >= 0;
+
+export const isSnapshotMeta = (v: unknown): v is SnapshotMeta =>
+  typeof v === 'object' &&
+  v !== null &&
+  'index' in v &&
+  isCount(v.index) &&
+  'term' in v &&
+  isCount(v.term) &&
+  'membership' in v &&
+  isMembership(v.membership);
+
+export function isStateMeta(v: unknown): v is StateMeta {
+  if (typeof v !== 'object' || v === null) return false;
+  const { side, applied, count, sum } = v as Partial<StateMeta>;
+  return (side === 0 || side === 1) && isCount(applied) && isCount(count) && isCount(sum);
+}

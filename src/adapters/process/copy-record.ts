@@ -43,11 +43,16 @@ export async function writeRecord(dir: string, record: CopyRecord): Promise<void
 /** Undefined: no record, or one that is not ours to understand. */
 export async function readRecord(dir: string): Promise<CopyRecord | undefined> {
   try {
-    const value: unknown = JSON.parse(await readFile(join(dir, RECORD_FILE), 'utf8'));
-    return validator.Check(value) ? value : undefined;
+    return parseRecord(await readFile(join(dir, RECORD_FILE), 'utf8'));
   } catch {
     return undefined;
   }
+}
+
+/** Throws SyntaxError. */
+export function parseRecord(text: string): CopyRecord | undefined {
+  const value: unknown = JSON.parse(text);
+  return validator.Check(value) ? value : undefined;
 }
 
 export async function recordDirectories(copiesDir: string): Promise<string[]> {
