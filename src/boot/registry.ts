@@ -8,12 +8,49 @@ import {
   type KillTarget,
   type RegisteredCopy,
 } from '../model/boot-protocol.ts';
+import { isRegistration, isStopAllowance, isTime } from './agent-messages.ts';
 import { guardFile } from './guard.ts';
 
 export interface Copy extends RegisteredCopy {
   readonly registeredAtMs: number;
   /** Killing has begun; no later deadline takes that back. */
   readonly condemned: boolean;
+}
+
+export interface StoredRegistry {
+  readonly bootId: string;
+  readonly stopAllowanceMs: number;
+  readonly copies: readonly Copy[];
+}
+
+function readStored(dir: string): StoredRegistry | undefined {
+  try {
+    return parseRegistry(readFileSync(join(dir, 'registry.json'), 'utf8'));
+  } catch {
+    // None: the guard of an earlier boot goes by its own file until it is replaced.
+    return undefined;
+  }
+}
+
+/** Undefined: cut short by a full disk, or not what a registry writes. Half a registry would leave copies without a deadline. */
+export function parseRegistry(text: string): StoredRegistry | undefined {
+  let stored: unknown;
+  try {
+    stored = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  if (typeof stored !== 'object' || stored === null) return undefined;
+  const { bootId, stopAllowanceMs, copies } = stored as Partial<StoredRegistry>;
+  if (typeof bootId !== 'string' || !isStopAllowance(stopAllowanceMs)) return undefined;
+  if (!Array.isArray(copies) || copies.length > BOOT_LIMITS.copies || !copies.every(isCopy)) return undefined;
+  return { bootId, stopAllowanceMs, copies };
+}
+
+function isCopy(v: unknown): v is Copy {
+  if (!isRegistration(v)) return false;
+  const { registeredAtMs, killedAtMs, condemned } = v as Partial<Copy>;
+  return isTime(registeredAtMs) && (killedAtMs === null || isTime(killedAtMs)) && typeof condemned === 'boolean';
 }
 
 /**
@@ -35,18 +72,10 @@ export class Registry {
   constructor(dir: string, bootId: string) {
     this.#dir = dir;
     this.#bootId = bootId;
-    try {
-      const stored = JSON.parse(readFileSync(join(dir, 'registry.json'), 'utf8')) as {
-        bootId: string;
-        stopAllowanceMs: number;
-        copies: Copy[];
-      };
-      if (stored.bootId !== bootId || bootId === '') return;
-      this.#stopAllowanceMs = stored.stopAllowanceMs;
-      for (const copy of stored.copies) this.#copies.set(copy.copyId, copy);
-    } catch {
-      // None, or cut short by a full disk: the guard of that boot goes by its own file until it is replaced.
-    }
+    const stored = readStored(dir);
+    if (stored === undefined || stored.bootId !== bootId || bootId === '') return;
+    this.#stopAllowanceMs = stored.stopAllowanceMs;
+    for (const copy of stored.copies) this.#copies.set(copy.copyId, copy);
   }
 
   get stopAllowanceMs(): number {

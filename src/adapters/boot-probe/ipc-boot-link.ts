@@ -1,4 +1,6 @@
 import type { EventEmitter } from 'node:events';
+import { Type } from 'typebox';
+import { Compile } from 'typebox/compile';
 import type { CopyId } from '../../core/reconcile/types.ts';
 import {
   type AgentToBoot,
@@ -36,6 +38,36 @@ interface Waiting {
   readonly timer: NodeJS.Timeout;
 }
 
+const Text = Type.String({ maxLength: 4096 });
+const Instant = Type.Union([Type.Number(), Type.Null()]);
+const words = Compile(
+  Type.Union([
+    Type.Object({
+      type: Type.Literal('hello'),
+      version: Type.Number(),
+      bootId: Text,
+      bootPid: Type.Number(),
+      agentRestarts: Type.Number(),
+      probePort: Type.Number(),
+      selfTest: Type.Object({
+        ok: Type.Boolean(),
+        problems: Type.Array(Text),
+        processGroup: Type.Boolean(),
+        cgroup: Type.Boolean(),
+      }),
+      registry: Type.Array(Type.Object({ copyId: Text, deadlineMs: Instant, killedAtMs: Instant })),
+    }),
+    Type.Object({ type: Type.Literal('registered'), seq: Type.Number(), error: Type.Union([Text, Type.Null()]) }),
+    Type.Object({ type: Type.Literal('killed'), copyId: Text, atMs: Type.Number() }),
+  ]),
+);
+
+const hello = Compile(Type.Object({ type: Type.Literal('hello'), version: Type.Number() }));
+
+/** What is none of boot's words is as if it had not been said. Of a hello of another version no more than that is known. */
+const isFromBoot = (message: unknown): message is BootToAgent =>
+  words.Check(message) || (hello.Check(message) && message.version !== BOOT_PROTOCOL_VERSION);
+
 /** The agent's end of the line to boot, over the IPC channel it was started with. */
 export class IpcBootLink implements BootLink {
   readonly #channel: IpcChannel;
@@ -51,7 +83,9 @@ export class IpcBootLink implements BootLink {
     this.#channel = channel;
     this.facts = hello;
     for (const copy of hello.registry) this.#restore(copy);
-    channel.on('message', (message: BootToAgent) => this.#receive(message));
+    channel.on('message', (message: unknown) => {
+      if (isFromBoot(message)) this.#receive(message);
+    });
     channel.on('disconnect', () => this.#disconnected());
   }
 
@@ -69,8 +103,8 @@ export class IpcBootLink implements BootLink {
         channel.off('message', listen);
         reject(new TaskOrgError('timeout', `boot did not answer within ${HELLO_TIMEOUT_MS} ms`));
       }, HELLO_TIMEOUT_MS);
-      const listen = (message: BootToAgent): void => {
-        if (message.type !== 'hello') return;
+      const listen = (message: unknown): void => {
+        if (!isFromBoot(message) || message.type !== 'hello') return;
         clearTimeout(timer);
         channel.off('message', listen);
         if (message.version === BOOT_PROTOCOL_VERSION) {
