@@ -1,5 +1,7 @@
-import { decode, encode } from '@ipld/dag-cbor';
+import { encode } from '@ipld/dag-cbor';
 import type { Peer } from '../../core/peer/peer.ts';
+import { decodeCbor } from '../../model/cbor.ts';
+import { LIMITS } from '../../model/limits.ts';
 import { type NodeId, nodeId } from '../../model/ids.ts';
 import type { Transport } from '../../ports/transport.ts';
 
@@ -29,7 +31,8 @@ export function createPeerViews(deps: { readonly peer: Peer; readonly transport:
           const bytes = await transport
             .request(id, METHOD_VIEW, new Uint8Array(0), { timeoutMs: ASK_TIMEOUT_MS })
             .catch(() => undefined);
-          const view: unknown = bytes ? decode(bytes) : undefined;
+          const decoded = bytes && decodeCbor(bytes, LIMITS.rpcFrameBytes);
+          const view: unknown = decoded?.ok ? decoded.value : null;
           if (view === null || typeof view !== 'object') return;
           views.set(
             nodeId(id),

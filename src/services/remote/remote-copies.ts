@@ -1,4 +1,4 @@
-import { decode, encode } from '@ipld/dag-cbor';
+import { encode } from '@ipld/dag-cbor';
 import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import { placedCopy, provisionalCopies } from '../placed-copy.ts';
@@ -7,6 +7,7 @@ import type { Peer } from '../../core/peer/peer.ts';
 import { formatCopyId } from '../../core/reconcile/copy-id.ts';
 import type { CopyId } from '../../core/reconcile/types.ts';
 import type { RuntimeDriver } from '../../driver/runtime-driver.ts';
+import { decodeCbor } from '../../model/cbor.ts';
 import { TaskOrgError } from '../../model/errors.ts';
 import type { NodeId } from '../../model/ids.ts';
 import { LIMITS } from '../../model/limits.ts';
@@ -60,6 +61,27 @@ const ExecRequest = Compile(
     }),
   }),
 );
+
+const StatsAnswer = Compile(
+  Type.Array(
+    Type.Object({
+      copyId: Type.String({ maxLength: 256 }),
+      cpuCores: Type.Number(),
+      memoryBytes: Type.Number(),
+      memoryLimitBytes: Type.Union([Type.Null(), Type.Number()]),
+      networkRxBytes: Type.Number(),
+      networkTxBytes: Type.Number(),
+      diskReadBytes: Type.Number(),
+      diskWriteBytes: Type.Number(),
+      pids: Type.Number(),
+    }),
+  ),
+);
+/** Undefined fits no request. */
+const read = (payload: Uint8Array): unknown => {
+  const decoded = decodeCbor(payload, LIMITS.rpcFrameBytes);
+  return decoded.ok ? decoded.value : undefined;
+};
 
 export interface CopyStatsRow extends CopyStats {
   readonly copyId: CopyId;
@@ -205,7 +227,8 @@ export function createRemoteCopies(deps: {
         const bytes = await transport
           .request(node, METHOD_STATS, new Uint8Array(0), { timeoutMs: STATS_TIMEOUT_MS, signal })
           .catch(() => undefined);
-        return { node, rows: bytes ? (decode(bytes) as CopyStatsRow[]) : [] };
+        const rows = bytes && decodeCbor(bytes, LIMITS.rpcFrameBytes);
+        return { node, rows: rows?.ok && StatsAnswer.Check(rows.value) ? (rows.value as CopyStatsRow[]) : [] };
       });
       return Promise.all([localStats(signal).then((rows) => ({ node: peer.self, rows })), ...others]);
     },
@@ -220,7 +243,7 @@ export function createRemoteCopies(deps: {
 
   async function serveLogs(payload: Uint8Array, stream: ByteStream, signal: AbortSignal): Promise<void> {
     try {
-      const request = decode(payload);
+      const request = read(payload);
       if (!LogsRequest.Check(request)) throw new TaskOrgError('invalid_input', 'malformed logs request');
       for await (const chunk of runtimeOf(request.runtime).logs(request.copyId, request.options, signal)) {
         await stream.write(encodeFrame(chunk.stream === 'stderr' ? FRAME.stderr : FRAME.stdout, chunk.data));
@@ -232,7 +255,7 @@ export function createRemoteCopies(deps: {
   }
 
   async function serveExec(payload: Uint8Array, stream: ByteStream, signal: AbortSignal): Promise<void> {
-    const request = decode(payload);
+    const request = read(payload);
     if (!ExecRequest.Check(request)) throw new TaskOrgError('invalid_input', 'malformed exec request');
     try {
       const runtime = runtimeOf(request.runtime);

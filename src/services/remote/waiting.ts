@@ -1,8 +1,10 @@
-import { decode, encode } from '@ipld/dag-cbor';
+import { encode } from '@ipld/dag-cbor';
 import { Type } from 'typebox';
 import { Compile } from 'typebox/compile';
 import type { Waiting } from '../../core/master/types.ts';
 import type { Peer } from '../../core/peer/peer.ts';
+import { decodeCbor } from '../../model/cbor.ts';
+import { LIMITS } from '../../model/limits.ts';
 import { nodeId, type TaskId, taskId } from '../../model/ids.ts';
 import type { Transport } from '../../ports/transport.ts';
 
@@ -37,7 +39,8 @@ export function createWaitingTasks(deps: { readonly peer: Peer; readonly transpo
   const { peer, transport } = deps;
   return {
     serve: (question) => {
-      const q: unknown = decode(question);
+      const asked = decodeCbor(question, LIMITS.rpcFrameBytes);
+      const q: unknown = asked.ok ? asked.value : undefined;
       if (!Question.Check(q)) return encode([]);
       const waiting = [...peer.waiting()].filter(([id]) => q.task === null || q.task === id).slice(0, MAX_TASKS);
       return encode(
@@ -55,7 +58,8 @@ export function createWaitingTasks(deps: { readonly peer: Peer; readonly transpo
       const bytes = await transport
         .request(master, METHOD_WAITING, encode({ task }), { timeoutMs: ASK_TIMEOUT_MS })
         .catch(() => undefined);
-      const answer: unknown = bytes ? decode(bytes) : [];
+      const decoded = bytes && decodeCbor(bytes, LIMITS.rpcFrameBytes);
+      const answer: unknown = decoded?.ok ? decoded.value : [];
       if (!Answer.Check(answer)) return new Map();
       return new Map(
         answer.map((a) => [
