@@ -12,6 +12,7 @@ const entries = {
   bench: 'src/cli/bench.ts',
   simulate: 'src/cli/simulate.ts',
   campaign: 'src/cli/campaign.ts',
+  fuzz: 'src/cli/fuzz.ts',
 };
 const present = {};
 for (const [name, path] of Object.entries(entries)) {
