@@ -106,12 +106,15 @@ function check(schema: Node, value: unknown, path: string, issues: FieldIssue[])
   }
 }
 
+/** Half of a surrogate pair has no form in UTF-8, and a byte order mark is lost when it is read: another text arrives. */
+const travelsWhole = (text: string): boolean => text.isWellFormed() && !text.includes('\ufeff');
+
 function checkObject(schema: Node, value: Record<string, unknown>, path: string, issues: FieldIssue[]): undefined {
   const properties = schema.properties ?? {};
   const patterns = Object.entries(schema.patternProperties ?? {});
   for (const [key, item] of Object.entries(value)) {
     const at = joinPath(path, key);
-    if (!key.isWellFormed()) {
+    if (!travelsWhole(key)) {
       issues.push({ path: at, message: 'expected a name without broken characters' });
       continue;
     }
@@ -149,8 +152,7 @@ function unknownKey(schema: Node, key: string, known: readonly string[]): string
 
 function checkString(schema: Node, value: unknown, wrong: (expected?: string) => undefined): undefined {
   if (typeof value !== 'string') return wrong();
-  // Half of a surrogate pair has no form in UTF-8: it would be another text on the next machine.
-  if (!value.isWellFormed()) return wrong('text without broken characters');
+  if (!travelsWhole(value)) return wrong('text without broken characters');
   if (value.length > (schema.maxLength ?? Number.POSITIVE_INFINITY))
     return wrong(`at most ${schema.maxLength} characters`);
   if (value.length < (schema.minLength ?? 0)) return wrong();
