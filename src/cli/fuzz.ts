@@ -25,6 +25,8 @@ const USAGE = `Usage: npm run fuzz -- [options]
 const HOSTILE = 'hostile-member';
 const CHUNK_INPUTS = 5000;
 const CHUNK_MESSAGES = 2000;
+/** Between two lines that say how far it is. */
+const PROGRESS_MS = 30_000;
 /** A worker that says nothing for so long hangs. */
 const PATIENCE_MS = 300_000;
 
@@ -131,6 +133,9 @@ async function lead(targets: readonly FuzzTarget[], o: Options): Promise<number>
   const tallies = new Map<string, Tally>();
   const failures = new Map<string, Failure>();
   const startedAt = performance.now();
+  const all = queue.length;
+  let done = 0;
+  let saidAt = startedAt;
   const turn = async (): Promise<void> => {
     let child = start([]);
     for (let job = queue.shift(); job !== undefined; job = queue.shift()) {
@@ -143,6 +148,11 @@ async function lead(targets: readonly FuzzTarget[], o: Options): Promise<number>
         continue;
       }
       add(tallies, job.target, answer.tally);
+      done += 1;
+      if (performance.now() - saidAt > PROGRESS_MS) {
+        saidAt = performance.now();
+        process.stderr.write(`${done} of ${all} chunks\n`);
+      }
       if (answer.failure) failures.set(job.target, answer.failure);
     }
     if (child.connected) child.disconnect();

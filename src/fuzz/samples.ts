@@ -90,6 +90,8 @@ export function commands(): Command[] {
       cluster: { clusterId: clusterId('c1'), epoch: 1, epochId: 'e1', name: 'home' },
       founder: peer(N0, 'node1'),
     },
+    { ...meta, type: 'cluster.recover', epoch: 2, epochId: 'e2', voters: [N0, N1, N2], dead: [N2] },
+    { ...meta, type: 'cluster.account', nodes: [N1], how: 'of this epoch' },
     { ...meta, type: 'peer.admit', peer: peer(N1, 'node2'), invitationId: 'inv-1' },
     { ...meta, type: 'peer.admit', peer: peer(N2, 'node3'), invitationId: null },
     {
@@ -209,7 +211,7 @@ const entries = (): CommittedEntries['entries'] => [
   {
     index: logIndex(9),
     term: term(2),
-    payload: { kind: 'command', bytes: encodeCommand(commands()[10] as Command) },
+    payload: { kind: 'command', bytes: encodeCommand(commands()[12] as Command) },
   },
   {
     index: logIndex(10),

@@ -182,6 +182,7 @@ const store: FuzzTarget = {
       registered: new Map(),
       seed: 's',
       wall: wallMs(1),
+      epoch: undefined,
     });
     createPeer(options, monoMs(0)).step({ type: 'tick', lateMs: 0 }, monoMs(1), wallMs(1));
     return read.problems.length === 0 ? 'accepted' : 'refused';

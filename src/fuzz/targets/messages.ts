@@ -29,7 +29,8 @@ export function sameAgain(
 
 const SAMPLES = {
   membership: samples.membershipMessages,
-  raft: samples.raftMessages,
+  // Of a cluster that was never recovered, and of one that was.
+  raft: () => [...samples.raftMessages(), ...samples.raftMessages().map((m) => ({ ...m, epoch: 'e2' }))],
   lease: samples.leaseMessages,
   facts: samples.factsMessages,
   control: samples.controlMessages,
@@ -55,7 +56,7 @@ const channels = WIRE_CHANNELS.map(
 const GOSSIP: Readonly<Record<(typeof WIRE_TOPICS)[number], () => readonly object[]>> = {
   tasks: () => samples.specs().map(samples.submission),
   members: () => [...samples.membershipMessages().slice(4, 5), ...samples.factsMessages().slice(1, 3)],
-  log: () => [samples.committed(), { ...samples.committed(), entries: [] }],
+  log: () => [samples.committed(), { ...samples.committed(), entries: [], epoch: 'e2' }],
 };
 
 const topics = WIRE_TOPICS.map(
