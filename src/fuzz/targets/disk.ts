@@ -183,6 +183,7 @@ const store: FuzzTarget = {
       seed: 's',
       wall: wallMs(1),
       epoch: undefined,
+      enforcesLeases: true,
     });
     createPeer(options, monoMs(0)).step({ type: 'tick', lateMs: 0 }, monoMs(1), wallMs(1));
     return read.problems.length === 0 ? 'accepted' : 'refused';
