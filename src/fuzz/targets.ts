@@ -1,4 +1,5 @@
 import type { FuzzTarget } from './target.ts';
+import { apiTargets } from './targets/api.ts';
 import { bootTargets } from './targets/boot.ts';
 import { diskTargets } from './targets/disk.ts';
 import { documentTargets } from './targets/documents.ts';
@@ -14,6 +15,7 @@ export const allTargets = (): FuzzTarget[] => [
   ...diskTargets(),
   ...bootTargets(),
   ...serviceTargets(),
+  ...apiTargets(),
   ...nameTargets(),
   ...documentTargets(),
 ];

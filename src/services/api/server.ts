@@ -35,7 +35,8 @@ export interface ApiServer {
   close(): Promise<void>;
 }
 
-export async function startApi(ctx: ApiContext, socketPath: string): Promise<ApiServer> {
+/** The routes, not listening anywhere yet. */
+export async function createApi(ctx: ApiContext): Promise<FastifyInstance> {
   const app: FastifyInstance = Fastify({
     logger: false,
     bodyLimit: LIMITS.rpcFrameBytes,
@@ -85,6 +86,11 @@ export async function startApi(ctx: ApiContext, socketPath: string): Promise<Api
     void reply.type('text/plain; version=0.0.4');
     return ctx.metrics();
   });
+  return app;
+}
+
+export async function startApi(ctx: ApiContext, socketPath: string): Promise<ApiServer> {
+  const app = await createApi(ctx);
   await rm(socketPath, { force: true });
   await app.listen({ path: socketPath });
   await chmod(socketPath, 0o600);
