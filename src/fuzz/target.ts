@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { TaskOrgError } from '../model/errors.ts';
 
 // What is fuzzed: one decoder each, with what a sound input looks like and how long the decoder may take.
@@ -60,3 +61,14 @@ const text = new TextEncoder();
 const fromText = new TextDecoder();
 export const bytesOf = (value: string): Uint8Array => text.encode(value);
 export const textOf = (bytes: Uint8Array): string => fromText.decode(bytes);
+
+/** Equal in every part. -0 is 0: dag-cbor writes both alike, and nothing here tells them apart. */
+export const sameValue = (a: unknown, b: unknown): boolean =>
+  isDeepStrictEqual(a, b) || isDeepStrictEqual(withoutMinusZero(a), withoutMinusZero(b));
+
+function withoutMinusZero(value: unknown): unknown {
+  if (value === 0) return 0;
+  if (Array.isArray(value)) return value.map(withoutMinusZero);
+  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, withoutMinusZero(item)]));
+}

@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from 'node:util';
 import { stringify } from 'yaml';
 import { resolveConfig, showConfig } from '../../model/config.ts';
 import { decodeGossip, encodeGossip } from '../../model/message-schemas.ts';
@@ -6,7 +5,7 @@ import { parseTaskDocuments } from '../../model/task-document-text.ts';
 import { parseTaskDocument } from '../../model/task-document.ts';
 import type { TaskSpec } from '../../model/task-spec.ts';
 import { DOCUMENTS, submission } from '../samples.ts';
-import { bytesOf, FuzzFailure, type FuzzTarget, LIMIT_MS, textOf, type Verdict } from '../target.ts';
+import { bytesOf, FuzzFailure, type FuzzTarget, LIMIT_MS, sameValue, textOf, type Verdict } from '../target.ts';
 
 // What people write: task documents and settings. Accepted tasks must be fit to travel.
 
@@ -44,7 +43,7 @@ function travels(spec: TaskSpec): void {
   const got = decodeGossip('tasks', encodeGossip({ topic: 'tasks', message: sent }));
   if (!got.ok) throw new FuzzFailure(`a task document is accepted, and its submission refused: ${got.error}`);
   const heard = (got.value.message as { readonly spec: TaskSpec }).spec;
-  if (!isDeepStrictEqual(heard, spec)) throw new FuzzFailure('a task is another one when it has travelled');
+  if (!sameValue(heard, spec)) throw new FuzzFailure('a task is another one when it has travelled');
 }
 
 function taskFile(format: 'yaml' | 'json'): (text: string) => Verdict {
@@ -179,7 +178,12 @@ const configArguments: FuzzTarget = {
     }
     const flags = isMap(given?.flags) ? given.flags : {};
     // An environment holds texts only.
-    const env = Object.fromEntries(Object.entries(isMap(given?.env) ? given.env : {}).map(([k, v]) => [k, String(v)]));
+    const env = Object.fromEntries(
+      Object.entries(isMap(given?.env) ? given.env : {}).map(([k, v]) => [
+        k,
+        typeof v === 'string' ? v : JSON.stringify(v),
+      ]),
+    );
     const resolved = resolveConfig({ flags, env });
     if (!resolved.ok) return 'refused';
     showConfig(resolved.config, resolved.origins);

@@ -1,4 +1,3 @@
-import { isDeepStrictEqual } from 'node:util';
 import { applyEntry, createState, dumpState, restoreState, stateDigest } from '../../core/state/state.ts';
 import { COMMAND_BYTES, decodeCommand, encodeCommand } from '../../model/command-codec.ts';
 import { logIndex } from '../../model/ids.ts';
@@ -6,7 +5,7 @@ import { LIMITS } from '../../model/limits.ts';
 import { decodeGossip, decodeMessage, encodeGossip, encodeMessage } from '../../model/message-schemas.ts';
 import { WIRE_CHANNELS, WIRE_TOPICS } from '../../model/wire.ts';
 import * as samples from '../samples.ts';
-import { FuzzFailure, type FuzzTarget, LIMIT_MS, type Verdict } from '../target.ts';
+import { FuzzFailure, type FuzzTarget, LIMIT_MS, sameValue, type Verdict } from '../target.ts';
 
 // What peers say to each other on channels and topics, and the commands in their log.
 
@@ -22,7 +21,7 @@ export function sameAgain(
   if (!first.ok) return 'refused';
   const second = decode(encode(first.value as never));
   if (!second.ok) throw new FuzzFailure(`what was accepted is refused when it is sent on: ${second.error}`);
-  if (!isDeepStrictEqual(first.value, second.value))
+  if (!sameValue(first.value, second.value))
     throw new FuzzFailure('what was accepted reads otherwise when it is sent on');
   return 'accepted';
 }
