@@ -14,6 +14,8 @@ export interface RunningCopy {
   readonly startedAt: number;
   /** Being killed: on its way out, and no start under its name succeeds before it is gone. */
   condemned: boolean;
+  /** Boot knows of it, as it has to before anything starts. */
+  readonly registered: boolean;
 }
 
 export const leaseName = (key: LeaseKey): string => `${key.taskId}.${key.slot}.${formatGeneration(key.generation)}`;
@@ -24,6 +26,9 @@ interface Lease {
   deadline: number;
   armed: boolean;
 }
+
+/** Boot's first tick after a thaw comes within this. */
+const FIRST_TICK_MS = 20;
 
 export class SimBoot {
   readonly #machine: Machine;
@@ -63,8 +68,10 @@ export class SimBoot {
 
   /** The agent says that there is no lease any more. */
   drop(key: LeaseKey): void {
-    this.#leases.delete(leaseName(key));
-    this.#kill(key, Number.POSITIVE_INFINITY);
+    const name = leaseName(key);
+    const lease = this.#leases.get(name);
+    this.#leases.delete(name);
+    this.#kill(key, lease ? this.#machine.worldTimeOf(lease.deadline) : Number.POSITIVE_INFINITY);
   }
 
   /** One timer a lease, however often it is renewed. */
@@ -78,14 +85,14 @@ export class SimBoot {
     const killAt = (): number => machine.worldTimeOf(lease.deadline - allowance);
     const look = (): void => {
       if (machine.boots !== boots || this.#leases.get(name) !== lease) return;
-      if (killAt() > world.now) return world.at(killAt(), look);
+      if (killAt() > world.now) return machine.at(killAt(), tick);
       this.#leases.delete(name);
-      if (this.#copies(name).length === 0) return;
+      if (this.#copies(name).length === 0 && !world.has('boot-kills-neighbours')) return;
       const deadline = machine.worldTimeOf(lease.deadline);
       world.tally.leaseExpiries += 1;
-      world.at(deadline + 0.01, () => {
+      world.at(Math.max(world.now, deadline) + 0.01, () => {
         for (const copy of this.#copies(name))
-          if (copy.interval && copy.interval.until < world.now)
+          if (copy.interval && copy.interval.until < world.now && !world.invariants.excused(copy.interval, world.now))
             throw new InvariantBroken(
               'exclusive run inside its lease',
               `${name} lives on ${machine.id} at ${world.now}, its lease ended at ${copy.interval.until}`,
@@ -93,25 +100,32 @@ export class SimBoot {
       });
       if (!world.has('boot-asleep')) this.#kill(lease.key, deadline);
     };
-    world.at(killAt(), look);
+    // After a thaw the machine's copies may run for a moment before boot's own timer does.
+    const tick = (): void =>
+      machine.thawedAt === world.now && killAt() < world.now
+        ? machine.after(machine.rng.next() * FIRST_TICK_MS, look)
+        : look();
+    machine.at(killAt(), tick);
   }
 
   #copies(name: string): RunningCopy[] {
     const prefix = `${name}.`;
     const out: RunningCopy[] = [];
-    for (const [copyId, copy] of this.#machine.copies) if (copyId.startsWith(prefix)) out.push(copy);
+    for (const [copyId, copy] of this.#machine.copies) if (copyId.startsWith(prefix) && copy.registered) out.push(copy);
     return out;
   }
 
   #kill(key: LeaseKey, deadline: number): void {
     const machine = this.#machine;
     const { world, boots } = machine;
-    const copies = this.#copies(leaseName(key));
+    const copies = world.has('boot-kills-neighbours')
+      ? [...machine.copies.values()].filter((c) => c.interval !== undefined)
+      : this.#copies(leaseName(key));
     for (const copy of copies) copy.condemned = true;
     const slow = machine.rng.next() < 0.2 || world.has('false-proof-of-death');
     const allowance = world.config.lease.stopAllowanceMs * 0.98;
     const takes = slow ? machine.rng.next() * allowance : 2 + machine.rng.next() * 40;
-    world.at(Math.max(world.now, Math.min(world.now + takes, deadline - 0.01)), () => {
+    machine.at(Math.max(world.now, Math.min(world.now + takes, deadline - 0.01)), () => {
       if (machine.boots !== boots) return;
       for (const copy of copies) machine.copyGone(copy);
       if (copies.length > 0) machine.post({ type: 'proven-dead', keys: [key] });

@@ -6,7 +6,7 @@ import { createRng, type Rng } from '../model/random.ts';
 import { parseTaskDocument } from '../model/task-document.ts';
 import type { TaskSpec } from '../model/task-spec.ts';
 import type { Defect } from './defects.ts';
-import { admit, foundWith, healAll, injectFault } from './faults.ts';
+import { admit, type FaultName, foundWith, healAll, injectFault } from './faults.ts';
 import { InvariantBroken } from './invariants.ts';
 import type { Machine } from './machine.ts';
 import { type Tally, World, type WorldOptions } from './world.ts';
@@ -45,6 +45,12 @@ export interface CampaignOptions {
   readonly faultEveryMs: number;
   readonly tasks: number;
   readonly defects?: readonly Defect[];
+  /** What is otherwise left to the seed: a log so short that laggards need snapshots, a witness, learners that follow the topic. */
+  readonly shortLog?: boolean;
+  readonly witness?: boolean;
+  readonly learnersByTopic?: boolean;
+  /** Faults that come more often than they would. */
+  readonly favour?: readonly FaultName[];
 }
 
 export interface CampaignResult {
@@ -55,6 +61,9 @@ export interface CampaignResult {
   readonly committed: number;
   readonly accepted: number;
   readonly exclusiveRuns: number;
+  /** Exclusive copies that ran when their frozen machine thawed, until boot's first tick; and for how long in all. */
+  readonly thawed: number;
+  readonly thawedMs: number;
   /** Hash over every event and effect with its time and machine: the same seed gives the same. */
   readonly trace: string;
 }
@@ -113,17 +122,25 @@ export function formCluster(world: World): void {
 
 const wantedVoters = (n: number): number => (n <= 2 ? 1 : n <= 4 ? 3 : n <= 6 ? 5 : 7);
 
+/** Entries that are kept where logs are to be short. */
+const LEAST_LOG = 8;
 const SIZES = [1, 2, 3, 3, 5, 5, 7, 9];
 
 /** What kind of world a seed gets. */
 function worldOf(options: CampaignOptions, rng: Rng): World {
   const machines = options.machines ?? (rng.pick(SIZES) as number);
   const rough = rng.next() < 0.5;
-  const shortLog = rng.next() < 0.3;
+  const shortLog = rng.next() < 0.3 || options.shortLog === true;
+  const byTopic = rng.next() < 0.2 || options.learnersByTopic === true;
+  const witness = rng.next() < 0.25 || options.witness === true;
   const { consensus, lease } = DEFAULT_PEER_CONFIG;
   const config: PeerConfig = {
     ...DEFAULT_PEER_CONFIG,
-    consensus: shortLog ? { ...consensus, logRetained: rng.int(8, 64) } : consensus,
+    consensus: {
+      ...consensus,
+      ...(shortLog ? { logRetained: options.shortLog === true ? LEAST_LOG : rng.int(LEAST_LOG, 64) } : {}),
+      ...(byTopic ? { directLearners: 0 } : {}),
+    },
     lease: options.defects?.includes('wrong-lease-arithmetic') ? { ...lease, clockRateError: -0.25 } : lease,
   };
   return makeWorld(options.seed, machines, {
@@ -131,7 +148,7 @@ function worldOf(options: CampaignOptions, rng: Rng): World {
     network: { delayMs: [0.2, 2], loss: rng.next() * 0.005, duplicate: rough ? 0.02 : 0, overtaken: rough ? 0.01 : 0 },
     crashBetweenEffects: 0.0000005 * rng.int(1, 10),
     clockRateError: rng.next() < 0.8 ? 0.01 : 0,
-    witness: machines >= 3 && rng.next() < 0.25,
+    witness: machines >= 3 && witness,
     defects: options.defects ?? [],
   });
 }
@@ -156,7 +173,7 @@ export function runCampaign(options: CampaignOptions): CampaignResult {
   for (let round = 0; world.now < end; round++) {
     const stretch = Math.min(end, world.now + options.faultEveryMs * FAULTS_IN_A_ROW);
     while (world.now < stretch) {
-      injectFault(world, rng, { joining });
+      injectFault(world, rng, { joining, favour: options.favour ?? [] });
       const at = rng.pick(world.machines.filter((m) => m.up));
       if (at && rng.next() < 0.5) world.submit(at, makeSpec(`task${submitted++}`, rng.next() < 0.5));
       else if (at) changeOne(world, rng, at);
@@ -177,6 +194,8 @@ export function runCampaign(options: CampaignOptions): CampaignResult {
     committed: invariants.committedCount,
     accepted: invariants.acceptedCount,
     exclusiveRuns: invariants.exclusiveRuns,
+    thawed: invariants.thawed,
+    thawedMs: Math.round(invariants.thawedMs),
     trace: trace.digest(),
   };
 }

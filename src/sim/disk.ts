@@ -56,11 +56,11 @@ export class Disk {
   /** Written, not yet forced out. */
   #cached: Batch[] = [];
 
-  /** Planted: fsync forces nothing out. */
-  readonly #lies: boolean;
+  /** Planted: fsync forces nothing out; what does not fit is dropped. */
+  readonly #flaws: { readonly lies?: boolean; readonly full?: boolean };
 
-  constructor(voters: Membership['voters'], flaws: { readonly lies: boolean } = { lies: false }) {
-    this.#lies = flaws.lies;
+  constructor(voters: Membership['voters'], flaws: { readonly lies?: boolean; readonly full?: boolean } = {}) {
+    this.#flaws = flaws;
     this.snapshot = { index: logIndex(0), term: term(0), membership: { voters, outgoing: null } };
   }
 
@@ -71,14 +71,14 @@ export class Disk {
 
   write(batch: Batch): void {
     this.#cached.push(batch);
-    if (batch.sync && !this.#lies) this.flush();
+    if (batch.sync && !this.#flaws.lies) this.flush();
   }
   /** The process ended, the machine goes on: what was written will reach the disk. */
   flush(): void {
     for (const batch of this.#cached.splice(0)) this.#put(batch);
   }
   /** Power cut. `last`: the batch on its way to the disk, of which nobody knows whether it got there. */
-  cut(rng: Rng, last: Batch | undefined, flaws: { readonly half: boolean } = { half: false }): void {
+  cut(rng: Rng, last: Batch | undefined, flaws: { readonly half?: boolean; readonly tears?: boolean } = {}): void {
     const cached = this.#cached.splice(0);
     if (last) cached.push(last);
     const kept = rng.int(0, cached.length);
@@ -86,9 +86,11 @@ export class Disk {
     const torn = cached[kept];
     if (flaws.half && torn && torn.puts.length > 1)
       this.#put({ ...emptyBatch(), puts: torn.puts.slice(0, torn.puts.length >> 1), applied: torn.applied });
+    if (flaws.tears && torn) this.#put({ ...emptyBatch(), ops: torn.ops.map(tornOp) });
   }
 
   #put(batch: Batch): void {
+    if (this.#flaws.full && this.lastIndex >= FULL_AT) return;
     for (const op of aboveSnapshot(batch.ops, this.snapshot.index)) {
       if (op.type === 'hard-state') this.hardState = op.hardState;
       else if (op.type === 'append') {
@@ -152,12 +154,24 @@ export class Disk {
   }
 }
 
+/** Planted: entries that a full disk holds. */
+const FULL_AT = 60;
+/** Planted: of the last entry, only the first half got there. */
+function tornOp(op: PersistOp): PersistOp {
+  const last = op.type === 'append' ? op.entries.at(-1) : undefined;
+  if (op.type !== 'append' || last?.payload.kind !== 'command') return op;
+  const bytes = last.payload.bytes.slice(0, last.payload.bytes.length >> 1);
+  return { ...op, entries: [...op.entries.slice(0, -1), { ...last, payload: { kind: 'command', bytes } }] };
+}
+
 /** Planted defects of a writer. */
 export interface WriterFlaws {
   readonly skipWait: boolean;
   readonly skipState: boolean;
   readonly skipApplied: boolean;
   readonly skipTruncate: boolean;
+  readonly skipFsync: boolean;
+  readonly skipWritten: boolean;
 }
 
 /** Group commit onto a Disk, as driver/persistence.ts does onto a store. */
@@ -198,6 +212,7 @@ export class DiskWriter {
     for (const op of ops) if (op.type !== 'truncate' || !this.#flaws.skipTruncate) this.#pending.ops.push(op);
     this.#pending.persistId = persistId;
     this.#pending.sync = true;
+    if (this.#flaws.skipFsync) this.#onPersisted(persistId);
     this.#kick();
   }
   writeState(puts: readonly StatePut[], applied: LogIndex): void {
@@ -256,7 +271,7 @@ export class DiskWriter {
       this.#writing = undefined;
       for (const then of batch.after) then();
       if (batch.persistId !== null) this.#onPersisted(batch.persistId);
-      if (batch.applied !== null) this.#onStateWritten(batch.applied);
+      if (batch.applied !== null && !this.#flaws.skipWritten) this.#onStateWritten(batch.applied);
       this.#kick();
     });
   }

@@ -1,6 +1,7 @@
+import type { LogEntry, Membership, PersistOp } from '../core/consensus/types.ts';
 import { type LogIndex, logIndex, term } from '../model/ids.ts';
 import type { StatePut } from '../core/state/types.ts';
-import { Disk } from './disk.ts';
+import { Disk, type Snapshot } from './disk.ts';
 import type { Machine } from './machine.ts';
 import type { World } from './world.ts';
 
@@ -28,6 +29,15 @@ export function flawedRestore(world: World, machine: Machine, restored: Restored
     machine.disk.entries = [...entries];
     return { ...restored, consensus: { ...consensus, entries } };
   }
+  if (world.has('bit-rot')) return { ...restored, consensus: { ...consensus, entries: rotten(consensus.entries) } };
+  if (world.has('records-rot')) {
+    const state = restored.state.map((put) =>
+      put.key.startsWith('task/') ? { ...put, value: { ...(put.value as object), desired: 'stopped' } } : put,
+    );
+    return { ...restored, state };
+  }
+  if (world.has('forgets-verdicts'))
+    return { ...restored, state: restored.state.filter(({ key }) => !key.startsWith('verdict/')) };
   if (world.has('wipe-and-vote') && machine.boots > 1 && consensus.entries.length > 0) {
     const empty = new Disk(consensus.snapshot.membership.voters);
     const { voters } = machine.lastVoters() ?? consensus.snapshot.membership;
@@ -39,6 +49,19 @@ export function flawedRestore(world: World, machine: Machine, restored: Restored
     else if (backup) return wipe(machine, { ...structuredClone(backup), pending: restored.pending });
   }
   return restored;
+}
+
+/** One bit of the last command is another. */
+function rotten(entries: Restored['consensus']['entries']): Restored['consensus']['entries'] {
+  const last = entries.findLastIndex((e) => e.payload.kind === 'command');
+  return entries.map((e, i) => (i === last ? garbled(e) : e));
+}
+export function garbled(entry: LogEntry): LogEntry {
+  if (entry.payload.kind !== 'command') return entry;
+  const bytes = entry.payload.bytes.slice();
+  const at = bytes.length >> 1;
+  bytes[at] = (bytes[at] ?? 0) ^ 1;
+  return { ...entry, payload: { kind: 'command', bytes } };
 }
 
 /** The disk itself becomes what was read back. */
@@ -63,4 +86,18 @@ export function flawedPairs(world: World, machine: Machine, pairs: StatePut[]): 
   const before = dumps.get(machine);
   dumps.set(machine, pairs);
   return structuredClone([...(before ?? pairs)]);
+}
+
+export function flawedSnapshot(world: World, snapshot: Snapshot): Snapshot {
+  if (world.has('snapshot-of-another-term')) return { ...snapshot, term: term(snapshot.term + 1) };
+  if (!world.has('snapshot-of-old-voters')) return snapshot;
+  const [founder] = world.machines;
+  return { ...snapshot, membership: { voters: founder ? [founder.id] : [], outgoing: null } };
+}
+
+/** A leader's entry for joint consensus loses the outgoing voters, for everybody who will ever hold it. */
+export function inOneStep(ops: readonly PersistOp[]): void {
+  for (const op of ops)
+    for (const { payload } of op.type === 'append' ? op.entries : [])
+      if (payload.kind === 'membership') (payload.membership as { outgoing: Membership['outgoing'] }).outgoing = null;
 }

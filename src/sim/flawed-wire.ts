@@ -1,5 +1,6 @@
-import type { ChannelMessage } from '../core/peer/types.ts';
-import type { LogIndex } from '../model/ids.ts';
+import type { ChannelMessage, PeerEvent } from '../core/peer/types.ts';
+import type { LogIndex, NodeId } from '../model/ids.ts';
+import { garbled } from './flawed-disk.ts';
 import type { Machine } from './machine.ts';
 import type { World } from './world.ts';
 
@@ -29,9 +30,14 @@ function flawedRaft(world: World, from: Machine, message: Raft): Raft {
   switch (message.type) {
     case 'vote-reply':
       return world.has('votes-for-all') ? { ...message, granted: true } : message;
+    case 'vote-request':
+      if (!world.has('boastful-candidate')) return message;
+      return { ...message, lastTerm: message.term, lastIndex: (message.lastIndex + 1000) as LogIndex };
     case 'append': {
       const end = (message.prevIndex + message.entries.length) as LogIndex;
       if (world.has('apply-before-commit')) return { ...message, commit: end };
+      if (world.has('garbled-wire') && message.entries.length > 0 && from.rng.next() < 0.05)
+        return { ...message, entries: message.entries.map(garbled) };
       if (world.has('rewrites-entries') && message.entries.length > 1)
         return { ...message, entries: message.entries.map((e, i) => (i === 0 ? e : { ...e, term: message.term })) };
       return message;
@@ -46,5 +52,65 @@ function flawedRaft(world: World, from: Machine, message: Raft): Raft {
     }
     default:
       return message;
+  }
+}
+
+/** What planted defects make of a message as it arrives. */
+export function flawedArrival(world: World, at: Machine, event: PeerEvent): PeerEvent {
+  if (world.defects.size === 0 || event.type !== 'message' || event.channel !== 'raft') return event;
+  const { message } = event;
+  if (message.type !== 'append' || !world.has('no-consistency-check')) return event;
+  const prevTerm = at.peer?.termAt(message.prevIndex) ?? message.prevTerm;
+  return { ...event, message: { ...message, prevTerm } };
+}
+
+/** Votes that were given once, `from>to`. */
+const given = new WeakMap<World, Set<string>>();
+
+/**
+ * Answers that nobody gave: what planted defects tell the sender of a message, whether it arrives or not. Names whose answer
+ * it seems to be.
+ */
+export function forgedAnswers(
+  world: World,
+  from: Machine,
+  to: NodeId,
+  effect: ChannelMessage,
+  arrives: boolean,
+): readonly { readonly by: NodeId; readonly at: NodeId; readonly message: Raft }[] {
+  if (world.defects.size === 0 || effect.channel !== 'raft') return [];
+  const { message } = effect;
+  const answer = (reply: Raft) => [{ by: to, at: from.id, message: reply }];
+  switch (message.type) {
+    case 'append': {
+      if (arrives) return [];
+      const { term, round } = message;
+      const heard = { type: 'append-reply', term, ok: true, hintTerm: 0 as never, mayVote: true } as const;
+      const index = (message.prevIndex + message.entries.length) as LogIndex;
+      const none = 0 as LogIndex;
+      if (world.has('commit-on-minority')) return answer({ ...heard, index, round, applied: index });
+      if (world.has('no-check-quorum')) return answer({ ...heard, index: none, round: 0, applied: none });
+      if (world.has('reads-without-a-round')) return answer({ ...heard, index: none, round, applied: none });
+      return [];
+    }
+    case 'append-reply': {
+      if (!world.has('learners-count') || !message.ok) return [];
+      const voters = world.find(to)?.peer?.consensus().membership.voters ?? [];
+      if (voters.includes(from.id)) return [];
+      return voters.filter((id) => id !== to).map((by) => ({ by, at: to, message }));
+    }
+    case 'vote-reply':
+      if (world.has('old-votes-count') && message.granted && !message.preVote) {
+        const known = given.get(world) ?? new Set();
+        given.set(world, known.add(`${from.id}>${to}`));
+      }
+      return [];
+    case 'vote-request': {
+      const granted = { type: 'vote-reply', term: message.term, preVote: message.preVote, granted: true } as const;
+      if (message.preVote) return world.has('no-prevote') ? answer(granted) : [];
+      return given.get(world)?.has(`${to}>${from.id}`) ? answer(granted) : [];
+    }
+    default:
+      return [];
   }
 }

@@ -1,4 +1,4 @@
-import type { LogEntry, PersistOp, RaftMessage } from '../core/consensus/types.ts';
+import type { LogEntry, Membership, PersistOp, RaftMessage } from '../core/consensus/types.ts';
 import type { LeaseKey } from '../core/lease/types.ts';
 import type { DesiredCopy } from '../core/reconcile/types.ts';
 import { applyEntry, createState, dumpState, stateDigest } from '../core/state/state.ts';
@@ -27,6 +27,9 @@ export interface RunInterval {
   /** End of the lease it runs under. */
   until: number;
   to: number | undefined;
+  /** Its machine stands still; it stood still until then. */
+  frozen?: boolean;
+  thawedAt?: number;
 }
 
 interface Durable {
@@ -34,9 +37,21 @@ interface Durable {
   readonly lastIndex: number;
 }
 
+interface Clock {
+  readonly now: number;
+  after(ms: number, run: () => void): void;
+}
+
+const sameNodes = (a: readonly NodeId[] | null, b: readonly NodeId[] | null): boolean =>
+  a === b || (a !== null && b !== null && a.length === b.length && a.every((id) => b.includes(id)));
+const sameMembership = (a: Membership, b: Membership): boolean =>
+  sameNodes(a.voters, b.voters) && sameNodes(a.outgoing, b.outgoing);
+
 const sameEntry = (a: LogEntry, b: LogEntry): boolean => {
   if (a === b) return true;
   if (a.index !== b.index || a.term !== b.term || a.payload.kind !== b.payload.kind) return false;
+  if (a.payload.kind === 'membership' && b.payload.kind === 'membership')
+    return sameMembership(a.payload.membership, b.payload.membership);
   if (a.payload.kind !== 'command' || b.payload.kind !== 'command') return true;
   const x = a.payload.bytes;
   const y = b.payload.bytes;
@@ -52,6 +67,8 @@ const LEADER_DEPTH = 200;
 const MATCHED = 50_000;
 /** Rounding of clocks, ms. */
 const EPSILON = 0.02;
+/** From thaw until boot's first tick, at most: what runs then without a lease is measured apart (protocols, section 5). */
+const THAW_MS = 25;
 
 export class Invariants {
   readonly #leaders = new Map<Term, NodeId>();
@@ -71,10 +88,20 @@ export class Invariants {
   readonly #told: [TaskId, string][] = [];
   /** Live copies of exclusive slots. */
   readonly #live = new Map<string, Set<RunInterval>>();
+  /** Entries that change the voters, as committed. */
+  readonly #voters: { readonly index: number; readonly membership: Membership }[] = [];
   exclusiveRuns = 0;
+  /** Exclusive copies that ran on for a moment when their frozen machine thawed, and for how long in all. */
+  thawed = 0;
+  thawedMs = 0;
   /** Provisional copies that a master adopted, and that it told to stop. */
   adoptions = 0;
   drops = 0;
+
+  readonly #world: Clock;
+  constructor(world: Clock = { now: 0, after: () => {} }) {
+    this.#world = world;
+  }
 
   // ---- consensus ---------------------------------------------------------------------------------------------------------
 
@@ -138,6 +165,7 @@ export class Invariants {
 
   #refer(entry: LogEntry): void {
     const state = this.#reference;
+    if (entry.payload.kind === 'membership') this.#reconfigured(entry.index, entry.payload.membership);
     if (entry.payload.kind !== 'command') {
       state.applied = entry.index;
       return;
@@ -155,6 +183,32 @@ export class Invariants {
     }
   }
 
+  /** Joint consensus (thesis 4.3): from one set of voters to another only through a membership of both. */
+  #reconfigured(index: number, after: Membership): void {
+    const before = this.#voters.at(-1)?.membership;
+    this.#voters.push({ index, membership: after });
+    if (before === undefined || sameMembership(before, after)) return;
+    const entered = before.outgoing === null && sameNodes(after.outgoing, before.voters);
+    const left = before.outgoing !== null && after.outgoing === null && sameNodes(after.voters, before.voters);
+    if (!entered && !left)
+      throw new InvariantBroken(
+        'voters change by joint consensus',
+        `at ${index} from ${JSON.stringify(before)} to ${JSON.stringify(after)}`,
+      );
+  }
+  /** What a peer installs is what the log gives at that index. */
+  snapshot(node: NodeId, s: { readonly index: number; readonly term: Term; readonly membership: Membership }): void {
+    const entry = this.#committed[s.index - 1];
+    if (entry === undefined || entry.term !== s.term)
+      throw new InvariantBroken('snapshots are of the log', `${node}: entry ${s.index} is not of term ${s.term}`);
+    const last = this.#voters.findLast((v) => v.index <= s.index)?.membership;
+    if (last !== undefined && !sameMembership(last, s.membership))
+      throw new InvariantBroken(
+        'snapshots are of the log',
+        `${node}: the voters at ${s.index} are ${JSON.stringify(last)}, not ${JSON.stringify(s.membership)}`,
+      );
+  }
+
   /** Generations of a slot strictly rise, over every assignment that took effect. */
   #assigned(task: TaskId, slotIndex: number, generation: Generation): void {
     const slot = `${task}/${slotIndex}`;
@@ -167,7 +221,7 @@ export class Invariants {
     this.#generations.set(slot, generation);
     const spec = this.#reference.tasks.get(task)?.spec;
     if (spec === undefined || !isExclusive(spec)) return;
-    for (const run of this.#live.get(slot) ?? [])
+    for (const run of this.#running(slot))
       throw new InvariantBroken(
         'no grant before expiry',
         `${slot} is assigned as ${formatGeneration(generation)} while ${formatGeneration(run.generation)} runs on ${run.node} under a lease until ${run.until}`,
@@ -188,7 +242,12 @@ export class Invariants {
    * What a peer has promised to others stands on its disk when it comes back, or it does not vote (Raft 5.2: votedFor and log
    * on stable storage before responding).
    */
-  restored(node: NodeId, found: Durable, mayVote: boolean): void {
+  restored(node: NodeId, found: Durable, entries: readonly LogEntry[], mayVote: boolean): void {
+    for (const entry of entries) {
+      const known = this.#appended.get(`${entry.index}/${entry.term}`)?.entry;
+      if (known !== undefined && !sameEntry(known, entry))
+        throw new InvariantBroken('log matching', `${node} reads back another entry ${entry.index}`);
+    }
     const said = this.#promised.get(node);
     if (said === undefined || !mayVote) return;
     const { term, votedFor } = found.hardState;
@@ -303,10 +362,32 @@ export class Invariants {
 
   // ---- leases and copies -------------------------------------------------------------------------------------------------
 
+  /** It does not run, or only since its machine thawed: the documented exception, measured apart. */
+  excused(run: RunInterval, now: number): boolean {
+    if (run.until > now) return false;
+    if (run.frozen === true) return true;
+    return run.thawedAt !== undefined && run.until <= run.thawedAt && now <= run.thawedAt + THAW_MS;
+  }
+  runThaws(run: RunInterval): void {
+    run.frozen = false;
+    run.thawedAt = this.#world.now;
+    if (run.until > this.#world.now) return;
+    this.#world.after(THAW_MS, () => {
+      if (run.to === undefined && run.frozen === false && run.until < this.#world.now)
+        throw new InvariantBroken(
+          'exclusive run inside its lease',
+          `${run.slot} on ${run.node} runs on after its machine thawed; its lease ended at ${run.until}`,
+        );
+    });
+  }
+  *#running(slot: string): Generator<RunInterval> {
+    for (const run of this.#live.get(slot) ?? []) if (!this.excused(run, this.#world.now)) yield run;
+  }
+
   /** The holder counts on a lease until `until`: nobody else's copy of the slot may live. */
   granted(node: NodeId, key: LeaseKey, now: number, until: number): void {
     if (until <= now) return;
-    for (const run of this.#live.get(`${key.taskId}/${key.slot}`) ?? []) {
+    for (const run of this.#running(`${key.taskId}/${key.slot}`)) {
       if (run.node === node && compareGeneration(run.generation, key.generation) === 0) continue;
       if (compareGeneration(run.generation, key.generation) > 0) continue;
       throw new InvariantBroken(
@@ -324,7 +405,7 @@ export class Invariants {
         `${run.slot} ${formatGeneration(run.generation)} starts on ${run.node} at ${run.from} without a lease`,
       );
     const live = this.#live.get(run.slot) ?? new Set();
-    for (const other of live) {
+    for (const other of this.#running(run.slot)) {
       throw new InvariantBroken(
         'exclusive runs once',
         `${run.slot} runs on ${other.node} (generation ${formatGeneration(other.generation)}) and on ${run.node} (${formatGeneration(run.generation)}) at ${run.from}`,
@@ -339,7 +420,12 @@ export class Invariants {
     const live = this.#live.get(run.slot);
     live?.delete(run);
     if (live?.size === 0) this.#live.delete(run.slot);
-    if (at > run.until + EPSILON)
+    const thawedAt = run.thawedAt;
+    if (thawedAt !== undefined && run.until <= thawedAt) {
+      this.thawed += 1;
+      this.thawedMs += at - thawedAt;
+    }
+    if (at > run.until + EPSILON && !this.excused(run, at))
       throw new InvariantBroken(
         'exclusive run inside its lease',
         `${run.slot} on ${run.node} ended at ${at}, its lease at ${run.until}`,

@@ -7,8 +7,9 @@ import type { Rng } from '../model/random.ts';
 import { type RunningCopy, SimBoot } from './boot.ts';
 import { Disk, DiskWriter, type Snapshot } from './disk.ts';
 import { SimEngine } from './engine.ts';
-import { flawedPairs, flawedRestore } from './flawed-disk.ts';
+import { flawedPairs, flawedRestore, flawedSnapshot, inOneStep } from './flawed-disk.ts';
 import { InvariantBroken } from './invariants.ts';
+import { sleepGuard, TIMER_MS } from './sleep-guard.ts';
 import type { World } from './world.ts';
 
 // One simulated machine: power, clock, disk, boot, agent (the real peer core), and the copies its runtime runs. The driver's
@@ -26,6 +27,14 @@ export class Machine {
   readonly disk: Disk;
   readonly boot: SimBoot;
   powered = false;
+  /** Nothing of it runs, boot and its copies neither; its clock goes on, and what comes for it waits. */
+  frozen = false;
+  #frozenFrom = 0;
+  thawedAt: number | undefined;
+  readonly #asleep: (() => void)[] = [];
+  /** What happens to it at the worst moment: with a batch on its way to the disk, with a copy about to start. */
+  atNextWrite: (() => void) | undefined;
+  atNextStart: (() => void) | undefined;
   peer: Peer | undefined;
   /** Number of times it was powered on. */
   boots = 0;
@@ -40,6 +49,7 @@ export class Machine {
   readonly #queue: { readonly event: PeerEvent; readonly life: number }[] = [];
   #posting = false;
   #wakeAt: number | undefined;
+  readonly #sleeps: (now: number) => void;
   readonly #seeds: PeerOptions['seeds'];
   readonly #renewals = new Map<number, number>();
   #event: PeerEvent | undefined;
@@ -60,9 +70,10 @@ export class Machine {
     this.id = id;
     this.witness = options.witness;
     this.rng = world.rngFor(`machine/${index}`);
-    this.disk = new Disk(options.voters, { lies: world.has('fsync-lies') });
+    this.disk = new Disk(options.voters, { lies: world.has('fsync-lies'), full: world.has('disk-full') });
     this.boot = new SimBoot(this);
     this.engine = new SimEngine(this);
+    this.#sleeps = sleepGuard(id);
     this.#seeds = options.seeds;
     this.#rate = options.rate;
   }
@@ -83,11 +94,37 @@ export class Machine {
     return t;
   }
 
+  // ---- standing still ----------------------------------------------------------------------------------------------------
+
+  /** Runs at world time `at`, or when the machine thaws, if that is later. */
+  at(at: number, run: () => void): void {
+    this.world.at(at, () => (this.frozen ? void this.#asleep.push(run) : run()));
+  }
+  after(ms: number, run: () => void): void {
+    this.at(this.world.now + ms, run);
+  }
+  freeze(): void {
+    if (!this.powered || this.frozen) return;
+    this.frozen = true;
+    this.#frozenFrom = this.world.now;
+    for (const copy of this.copies.values()) if (copy.interval) copy.interval.frozen = true;
+  }
+  thaw(): void {
+    if (!this.frozen) return;
+    this.frozen = false;
+    this.thawedAt = this.world.now;
+    this.world.disturbed();
+    if (this.world.has('clock-without-suspend')) this.#clockFrom += this.world.now - this.#frozenFrom;
+    for (const copy of this.copies.values()) if (copy.interval) this.world.invariants.runThaws(copy.interval);
+    for (const run of this.#asleep.splice(0)) run();
+  }
+
   // ---- power -------------------------------------------------------------------------------------------------------------
 
   powerOn(): void {
     if (this.powered) return;
     this.powered = true;
+    this.world.disturbed();
     this.engine.up = true;
     this.boots += 1;
     this.#clockFrom = this.world.now - this.rng.int(1, 60_000);
@@ -97,8 +134,11 @@ export class Machine {
   powerOff(): void {
     if (!this.powered) return;
     this.powered = false;
+    this.frozen = false;
+    this.#asleep.length = 0;
+    this.world.disturbed();
     const last = this.#stopAgent();
-    this.disk.cut(this.rng, last, { half: this.world.has('half-a-batch') });
+    this.disk.cut(this.rng, last, { half: this.world.has('half-a-batch'), tears: this.world.has('torn-entry') });
     this.boots += 1;
     for (const copy of [...this.copies.values()]) this.copyGone(copy);
     if (!this.world.has('leases-outlive-power')) this.boot.powerOff();
@@ -107,12 +147,14 @@ export class Machine {
 
   /** The agent alone dies; boot restarts it. The copies go on. */
   killAgent(restartAfterMs: number): void {
-    if (!this.up) return;
+    if (!this.up || this.frozen) return;
     this.#stopAgent();
+    if (this.world.has('boot-forgets')) this.boot.powerOff();
+    this.world.disturbed();
     this.world.tally.agentCrashes += 1;
     this.world.network.closeAll(this, false);
     const life = this.#life;
-    this.world.after(restartAfterMs, () => {
+    this.after(restartAfterMs, () => {
       if (this.powered && this.#life === life && !this.up) this.startAgent();
     });
   }
@@ -131,15 +173,16 @@ export class Machine {
     const { world } = this;
     const life = ++this.#life;
     const { consensus, state, pending } = flawedRestore(world, this, this.disk.restore());
-    const lived = Number(this.disk.local.get('incarnation') ?? '0') + 1;
+    world.disturbed();
+    const lived = world.has('forgets-life') ? 1 : Number(this.disk.local.get('incarnation') ?? '0') + 1;
     world.invariants.restarted(this.id);
     const { hardState, entries, snapshot, mayVote } = consensus;
     const lastIndex = entries.at(-1)?.index ?? snapshot.index;
-    world.invariants.restored(this.id, { hardState, lastIndex }, mayVote);
+    world.invariants.restored(this.id, { hardState, lastIndex }, entries, mayVote);
     this.#writer = new DiskWriter(
       this.disk,
       (sync, done) =>
-        world.after(sync ? world.fsyncMs(this) : 0.05, () => {
+        this.#write(sync, () => {
           if (this.#life === life) done();
         }),
       (persistId) => this.post({ type: 'persisted', persistId }),
@@ -149,13 +192,15 @@ export class Machine {
         skipState: world.has('applied-without-state'),
         skipApplied: world.has('state-without-applied'),
         skipTruncate: world.has('skips-truncate'),
+        skipFsync: world.has('durable-too-soon'),
+        skipWritten: world.has('never-written'),
       },
     );
     this.#writer.local('incarnation', String(lived));
     this.peer = createPeer(
       {
         self: this.id,
-        config: world.config,
+        config: world.configOf(this),
         seed: `${world.seed}/${this.index}/${life}`,
         incarnation: incarnation(lived),
         consensus,
@@ -172,12 +217,20 @@ export class Machine {
       this.#seeds.map((s) => s.id),
     );
     this.post({ type: 'host-facts', head: world.hostFacts(this) });
-    if (this.engine.up) this.engine.list();
+    if (this.engine.up) this.engine.list(world.has('blind-listing'));
     this.#loadLoop(life);
   }
 
+  #write(sync: boolean, done: () => void): void {
+    this.after(sync ? this.world.fsyncMs(this) : 0.05, done);
+    const happens = sync ? this.atNextWrite : undefined;
+    if (happens === undefined) return;
+    this.atNextWrite = undefined;
+    this.world.after(0.1, happens);
+  }
+
   #loadLoop(life: number): void {
-    this.world.after(this.world.config.factsHeadMs, () => {
+    this.after(this.world.config.factsHeadMs, () => {
       if (this.#life !== life || !this.up) return;
       this.post({ type: 'host-facts', head: this.world.hostFacts(this) });
       this.#loadLoop(life);
@@ -189,6 +242,13 @@ export class Machine {
   /** One after another, as the driver does: an event that an effect brings about waits until the effects before it are done. */
   post(event: PeerEvent): void {
     if (this.peer === undefined) return;
+    if (this.frozen) {
+      const life = this.#life;
+      this.#asleep.push(() => {
+        if (life === this.#life) this.post(event);
+      });
+      return;
+    }
     this.#queue.push({ event, life: this.#life });
     if (this.#posting) return;
     this.#posting = true;
@@ -204,7 +264,7 @@ export class Machine {
     const life = this.#life;
     const { trace } = world;
     trace.event(world.now, this.index, event);
-    const effects = peer.step(event, this.now(), wallMs(world.wallNow() + this.wallOffset));
+    const effects = this.#stepped(peer, event);
     for (const effect of effects) {
       if (this.#life !== life) return;
       if (world.crashesNow(this)) return this.powerOff();
@@ -217,22 +277,33 @@ export class Machine {
     this.#arm();
   }
 
+  #stepped(peer: Peer, event: PeerEvent): PeerEffect[] {
+    try {
+      return peer.step(event, this.now(), wallMs(this.world.wallNow() + this.wallOffset));
+    } catch (error) {
+      const why = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      throw new InvariantBroken('a core never throws', `${this.id}, on ${event.type}: ${why}`);
+    }
+  }
+
   #arm(): void {
     const at = this.peer?.nextWake();
     if (at === undefined || (this.#wakeAt !== undefined && this.#wakeAt <= at)) return;
     this.#wakeAt = at;
     const life = this.#life;
     const { world } = this;
-    world.at(Math.max(this.worldTimeOf(at), world.now), () => {
+    const due = Math.max(this.worldTimeOf(at), world.now + TIMER_MS);
+    this.at(due, () => {
       if (this.#life !== life || this.#wakeAt !== at) return;
       this.#wakeAt = undefined;
-      const late = world.stallOf(this);
-      if (late === 0) return this.post({ type: 'tick', lateMs: 0 });
+      this.#sleeps(world.now);
+      const stall = world.stallOf(this);
+      if (stall === 0) return this.post({ type: 'tick', lateMs: world.now - due });
       this.#wakeAt = Number.NEGATIVE_INFINITY;
-      world.after(late, () => {
+      this.after(stall, () => {
         if (this.#life !== life) return;
         this.#wakeAt = undefined;
-        this.post({ type: 'tick', lateMs: late });
+        this.post({ type: 'tick', lateMs: world.now - due });
       });
     });
   }
@@ -243,14 +314,18 @@ export class Machine {
     if (writer === undefined) return;
     switch (effect.type) {
       case 'persist':
+        if (world.has('one-step-voters')) inOneStep(effect.ops);
         world.invariants.appended(this.id, effect.ops, (index) => this.peer?.termAt(index));
         return writer.persist(effect.persistId, effect.ops);
       case 'write-state':
-        if (world.has('start-without-lease')) this.engine.startAtOnce(effect.puts);
+        if (world.has('start-without-lease')) this.engine.flaws.startAtOnce(effect.puts);
+        if (world.has('loses-adopted')) this.engine.flaws.loseAdopted(effect.puts);
         return writer.writeState(effect.puts, effect.applied);
       case 'keep-submission':
         return writer.keep(effect.submission, () => {
           world.invariants.kept(effect.submission.id);
+          if (world.has('early-acceptance'))
+            world.invariants.acknowledged(effect.submission.id, effect.submission.spec.name);
           this.post({ type: 'submission-kept', id: effect.submission.id });
         });
       case 'drop-submissions':
@@ -258,7 +333,10 @@ export class Machine {
       case 'send': {
         if (effect.channel === 'lease' && effect.message.type === 'lease-renew') this.#noteRenewal(effect.message.seq);
         const send = (): void => {
-          if (effect.channel === 'raft') world.invariants.sent(this.id, effect.to, effect.message, this.disk);
+          if (effect.channel === 'raft') {
+            world.invariants.sent(this.id, effect.to, effect.message, this.disk);
+            world.watch.sent(this, effect.to, effect.message);
+          }
           world.network.send(this, effect.to, effect);
         };
         return effect.afterPersist ? writer.after(send) : send();
@@ -288,6 +366,7 @@ export class Machine {
       case 'client-reply':
         return world.replied(effect.requestId, effect.result);
       case 'notify':
+        this.engine.flaws.noticed(effect.notice);
         return world.noticed(this, effect.notice);
     }
   }
@@ -344,10 +423,12 @@ export class Machine {
   entries(from: number, to: number): Extract<PeerEvent, { type: 'range-reply' }>['entries'] | undefined {
     const peer = this.peer;
     if (!peer) return undefined;
-    const commit = peer.consensus().commit;
+    const view = peer.consensus();
+    const all = this.world.has('uncommitted-neighbours');
+    const commit = all ? view.lastIndex : view.commit;
     const prevTerm = peer.termAt(logIndex(from - 1));
     if (prevTerm === undefined) return undefined;
-    const entries = peer.logEntries(logIndex(from), logIndex(Math.min(to, from + 256, commit + 1)));
+    const entries = peer.logEntries(logIndex(from), logIndex(Math.min(all ? commit + 1 : to, from + 256, commit + 1)));
     return { prevIndex: logIndex(from - 1), prevTerm, entries, commit };
   }
 
@@ -368,9 +449,11 @@ export class Machine {
     const term = index === undefined ? undefined : peer?.termAt(index);
     if (!peer || index === undefined || term === undefined) return undefined;
     const pairs = structuredClone([...dumpState(peer.state())]);
-    return { index, term, membership: peer.membershipAt(index), pairs: flawedPairs(this.world, this, pairs) };
+    const membership = peer.membershipAt(index);
+    return flawedSnapshot(this.world, { index, term, membership, pairs: flawedPairs(this.world, this, pairs) });
   }
   installSnapshot(snapshot: Snapshot): void {
+    this.world.invariants.snapshot(this.id, snapshot);
     this.#writer?.install(snapshot, () => {
       this.world.invariants.takenBack(this.id, snapshot.index + 1);
       this.world.tally.snapshots += 1;

@@ -1,7 +1,7 @@
-import type { ChannelMessage, GossipMessage, PeerEffect, PeerEvent } from '../core/peer/types.ts';
-import type { LogIndex, NodeId } from '../model/ids.ts';
+import type { GossipMessage, PeerEffect, PeerEvent } from '../core/peer/types.ts';
+import type { NodeId } from '../model/ids.ts';
 import type { Rng } from '../model/random.ts';
-import { flawedMessage } from './flawed-wire.ts';
+import { flawedArrival, flawedMessage, forgedAnswers } from './flawed-wire.ts';
 import type { Machine } from './machine.ts';
 import type { World } from './world.ts';
 
@@ -52,7 +52,12 @@ export class Network {
     return this.#blocked.size === 0 || !this.#blocked.has(this.#name(from, to).way);
   }
   block(from: Machine, to: Machine): void {
+    this.#world.disturbed();
     this.#blocked.add(this.#name(from.id, to.id).way);
+  }
+  cut(a: Machine, b: Machine): void {
+    this.block(a, b);
+    this.block(b, a);
   }
   /** Machines of different groups do not reach each other; those in no group reach nobody. */
   partition(groups: readonly (readonly Machine[])[]): void {
@@ -68,6 +73,7 @@ export class Network {
     tally.cuts += 1;
   }
   heal(): void {
+    this.#world.disturbed();
     if (this.#blocked.size > 0) this.#world.tally.heals += 1;
     this.#blocked.clear();
   }
@@ -87,9 +93,13 @@ export class Network {
 
   send(from: Machine, to: NodeId, effect: Extract<PeerEffect, { type: 'send' }>): void {
     const world = this.#world;
-    if (!this.#links.has(this.#name(from.id, to).link)) return this.#forge(from, to, effect);
+    const arrives = this.#links.has(this.#name(from.id, to).link) && this.reaches(from.id, to) && !this.#lost();
+    for (const forged of forgedAnswers(world, from, to, effect, arrives))
+      world.after(1, () =>
+        world.machine(forged.at).post({ type: 'message', from: forged.by, channel: 'raft', message: forged.message }),
+      );
     world.tally.messages += 1;
-    if (!this.reaches(from.id, to) || this.#lost()) return this.#forge(from, to, effect);
+    if (!arrives) return;
     const event = { ...flawedMessage(world, from, effect), from: from.id, type: 'message' } as PeerEvent;
     this.#deliver(from, to, event);
     const { duplicate } = this.#options;
@@ -100,31 +110,8 @@ export class Network {
     const target = world.machine(to);
     const { link } = this.#name(from.id, to);
     world.after(this.#delay() + world.stallOf(target), () => {
-      if (target.up && this.#links.has(link)) target.post(event);
+      if (target.up && this.#links.has(link)) target.post(flawedArrival(world, target, event));
     });
-  }
-  #forge(from: Machine, to: NodeId, effect: ChannelMessage): void {
-    const world = this.#world;
-    if (!world.has('commit-on-minority') || effect.channel !== 'raft' || effect.message.type !== 'append') return;
-    const { term, prevIndex, entries, round } = effect.message;
-    const index = (prevIndex + entries.length) as LogIndex;
-    world.after(1, () =>
-      from.post({
-        type: 'message',
-        from: to,
-        channel: 'raft',
-        message: {
-          type: 'append-reply',
-          term,
-          ok: true,
-          index,
-          hintTerm: 0 as never,
-          round,
-          applied: index,
-          mayVote: true,
-        },
-      }),
-    );
   }
 
   publish(from: Machine, gossip: GossipMessage): void {
@@ -146,7 +133,7 @@ export class Network {
     const target = world.machine(peer);
     if (!this.reaches(from.id, peer)) return;
     world.after(this.#delay(), () => {
-      if (!target.powered || !this.reaches(peer, from.id)) return;
+      if (!target.powered || target.frozen || !this.reaches(peer, from.id)) return;
       world.after(this.#delay(), () => from.post({ type: 'boot-ack', peer, attempt }));
     });
   }
@@ -168,7 +155,7 @@ export class Network {
     if (!target) return;
     world.after(2 * this.#delay(), () => {
       if (!from.up || this.#links.has(link)) return;
-      const both = this.reaches(from.id, to) && this.reaches(to, from.id);
+      const both = this.reaches(from.id, to) && this.reaches(to, from.id) && !target.frozen && !from.frozen;
       if (both && target.up) {
         this.#links.add(link);
         target.post({ type: 'connected', peer: from.id });
@@ -218,7 +205,7 @@ export class Network {
     const world = this.#world;
     const neighbour = peers
       .map((p) => world.machine(p))
-      .find((m) => m.up && this.reaches(from.id, m.id) && this.reaches(m.id, from.id));
+      .find((m) => m.up && !m.frozen && this.reaches(from.id, m.id) && this.reaches(m.id, from.id));
     if (!neighbour) return;
     world.after(2 * this.#delay(), () => {
       const entries = neighbour.entries(lo, hi);
@@ -231,10 +218,11 @@ export class Network {
     const boots = from.boots;
     // Dumped at once, streamed for a while: what arrives may be older than what has come by other ways.
     world.after(this.#delay(), () => {
-      const snapshot = source.snapshot();
+      const snapshot = source.frozen ? undefined : source.snapshot();
       if (!snapshot || snapshot.index < effect.index) return;
       world.after(10 + this.#rng.next() * 200, () => {
-        if (from.up && from.boots === boots && this.reaches(source.id, from.id)) from.installSnapshot(snapshot);
+        if (from.up && !from.frozen && from.boots === boots && this.reaches(source.id, from.id))
+          from.installSnapshot(snapshot);
       });
     });
   }

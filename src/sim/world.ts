@@ -1,3 +1,4 @@
+import type { LogEntry } from '../core/consensus/types.ts';
 import type { ClientResult, HostFacts, PeerConfig, PeerNotice } from '../core/peer/types.ts';
 import type { DesiredCopy } from '../core/reconcile/types.ts';
 import type { Command } from '../model/commands.ts';
@@ -12,6 +13,7 @@ import { InvariantBroken, Invariants } from './invariants.ts';
 import { Machine } from './machine.ts';
 import { Network, type NetworkOptions } from './network.ts';
 import { createTrace } from './trace.ts';
+import { Watch } from './watch.ts';
 
 // A whole cluster of real peer cores on virtual time: one seed decides everything, so any run can be had again.
 
@@ -39,6 +41,8 @@ export const NO_TALLY = {
   agentCrashes: 0,
   engineCrashes: 0,
   stalls: 0,
+  freezes: 0,
+  reads: 0,
   cuts: 0,
   heals: 0,
   joins: 0,
@@ -71,7 +75,8 @@ const SUBMISSION_LIFE_MS = 86_400_000;
 export class World {
   readonly seed: string;
   readonly config: PeerConfig;
-  readonly invariants = new Invariants();
+  readonly invariants = new Invariants(this);
+  readonly watch = new Watch(this);
   readonly trace = createTrace();
   readonly network: Network;
   readonly machines: Machine[] = [];
@@ -81,6 +86,7 @@ export class World {
   now = 0;
   /** Off while faults stop and the cluster is to settle. */
   faultsOn = true;
+  disturbedAt = 0;
   readonly #options: WorldOptions;
   readonly #heap = createEventHeap();
   readonly #byId = new Map<NodeId, Machine>();
@@ -112,7 +118,7 @@ export class World {
     return 1_700_000_000_000 + Math.floor(this.now);
   }
   at(at: number, run: () => void): void {
-    this.#heap.push(at, run);
+    this.#heap.push(Math.max(at, this.now), run);
   }
   after(ms: number, run: () => void): void {
     this.#heap.push(this.now + ms, run);
@@ -166,12 +172,12 @@ export class World {
         wireVersion: 2,
         os: 'linux',
         arch: 'x64',
-        runtimes: machine.witness ? [] : ['process'],
+        runtimes: machine.witness && !this.has('witness-works') ? [] : ['process'],
         problems: [],
         canFence: true,
         labels: {},
         priority: 0,
-        witness: machine.witness,
+        witness: machine.witness && !this.has('witness-works'),
         images: [],
         resources: { cpus: 64, memoryBytes: 64 * 2 ** 30, diskBytes: 2 ** 40, gpus: [], devices: [] },
         load: {
@@ -189,6 +195,15 @@ export class World {
     }
     return head;
   }
+  configOf(machine: Machine): PeerConfig {
+    if (!this.has('settings-differ') || machine.index % 2 === 0) return this.config;
+    const { lease } = this.config;
+    return { ...this.config, lease: { ...lease, leaseMs: (lease.leaseMs / 2) as typeof lease.leaseMs } };
+  }
+  /** Something was broken or mended: what the cluster is like from here on takes a while to show. */
+  disturbed(): void {
+    this.disturbedAt = this.now;
+  }
   fsyncMs(machine: Machine): number {
     return between(machine.rng, this.#options.fsyncMs);
   }
@@ -201,7 +216,17 @@ export class World {
   /** The agent process stands still (GC, overload); boot goes on. */
   stall(machine: Machine, ms: number): void {
     this.tally.stalls += 1;
+    this.disturbed();
+    this.after(ms, () => this.disturbed());
     this.#stalls.set(machine.id, this.now + ms);
+  }
+  /** The whole machine stands still, boot and its copies too. */
+  freeze(machine: Machine, ms: number): void {
+    if (machine.frozen || !machine.powered) return;
+    this.tally.freezes += 1;
+    this.disturbed();
+    machine.freeze();
+    this.after(ms, () => machine.thaw());
   }
   crashesNow(machine: Machine): boolean {
     const p = this.#options.crashBetweenEffects;
@@ -233,11 +258,27 @@ export class World {
       command: { by: machine.id, at: wallMs(this.wallNow()), ...command } as unknown as Command,
     });
   }
+  /** A read that has to be current: of everything that was committed when it was asked for. */
+  read(machine: Machine): void {
+    if (!machine.up || machine.frozen) return;
+    const floor = this.invariants.committedCount;
+    const requestId = this.#requestIds++;
+    const answered = (index: number): void => {
+      this.tally.reads += 1;
+      this.watch.read(machine, index, floor);
+    };
+    if (this.has('reads-own-records')) return answered(machine.peer?.state().applied ?? 0);
+    this.#replies.set(requestId, (result) => {
+      if (result.ok) answered(result.index);
+    });
+    machine.post({ type: 'client-read', requestId });
+  }
   replied(requestId: number, result: ClientResult): void {
     this.#replies.get(requestId)?.(result);
     this.#replies.delete(requestId);
   }
   copyRuns(machine: Machine, copy: DesiredCopy): void {
+    if (machine.witness) throw new InvariantBroken('a witness runs nothing', `${machine.id} runs ${copy.taskId}`);
     if (copy.generation.g > 1) this.tally.revivals += 1;
     if (copy.generation.provisional !== undefined) {
       this.tally.provisionalStarts += 1;
@@ -253,12 +294,15 @@ export class World {
       this.tally.elections += 1;
       const peer = machine.peer;
       if (peer) this.invariants.leader(machine.id, notice.term, (index) => peer.termAt(index));
+      this.watch.elected(machine, notice.term);
     }
+    if (notice.type === 'role' && notice.role === 'candidate') this.watch.campaigns(machine, notice.term);
     if (notice.type === 'caretaker' && notice.caretaker === machine.id) this.tally.caretakers += 1;
     if (
       notice.type === 'member' &&
       notice.change.to === 'dead' &&
       this.machine(notice.change.id).powered &&
+      !this.machine(notice.change.id).frozen &&
       this.network.reaches(machine.id, notice.change.id)
     )
       this.tally.falseDeaths += 1;
@@ -277,11 +321,14 @@ export class World {
     const to = peer.state().applied;
     if (to === from) return this.invariants.told();
     if (to > from)
-      for (const entry of peer.logEntries((from + 1) as never, (to + 1) as never))
-        this.invariants.applied(machine.id, entry);
+      for (const entry of peer.logEntries((from + 1) as never, (to + 1) as never)) this.#applied(machine, entry);
     this.invariants.told();
     this.#appliedUpTo.set(machine.id, to);
     this.#bounds(machine, peer.sizes());
+  }
+  #applied(machine: Machine, entry: LogEntry): void {
+    if (entry.index > this.invariants.committedCount) this.watch.committed(machine, entry);
+    this.invariants.applied(machine.id, entry);
   }
   #bounds(machine: Machine, sizes: ReturnType<NonNullable<Machine['peer']>['sizes']>): void {
     const { logRetained } = this.config.consensus;
@@ -319,7 +366,7 @@ export class World {
     if (view.commit !== applied || view.lastIndex !== applied)
       return `the leader has applied ${applied} of ${view.lastIndex}`;
     for (const m of this.machines) {
-      if (!m.powered) continue;
+      if (!m.powered || m.frozen) continue;
       if (!m.peer) return `${m.id} has no agent`;
       if (m.peer.state().applied !== applied) return `${m.id} has applied ${m.peer.state().applied} of ${applied}`;
       if (m.peer.leader() !== leader.id) return `${m.id} follows ${m.peer.leader()}, not ${leader.id}`;
