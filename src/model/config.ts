@@ -189,9 +189,10 @@ function fromText(k: Key, given: unknown): unknown {
 }
 
 function labelsOf(given: string | readonly unknown[]): unknown {
-  const parts = (typeof given === 'string' ? given.split(',') : given)
-    .map((p) => String(p).trim())
-    .filter((p) => p !== '');
+  const texts = typeof given === 'string' ? given.split(',') : given;
+  // Left for the check to name.
+  if (!texts.every((p) => typeof p === 'string')) return given;
+  const parts = texts.map((p) => p.trim()).filter((p) => p !== '');
   return Object.fromEntries(
     parts.map((p) => (p.includes('=') ? [p.slice(0, p.indexOf('=')), p.slice(p.indexOf('=') + 1)] : [p, 'true'])),
   );
