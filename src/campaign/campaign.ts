@@ -107,7 +107,7 @@ class Campaign {
         await this.#play(round);
         done.push(round);
       } catch (error) {
-        failure = `round ${this.#round}: ${error instanceof Error ? error.message : String(error)}`;
+        failure = `round ${this.#round}, ${JSON.stringify(round)}: ${error instanceof Error ? error.message : String(error)}`;
         log(failure);
         break;
       }

@@ -46,7 +46,7 @@ export function scheduleOf(seed: string, size: CampaignSize): readonly Round[] {
       type: 'partition',
       kind: PARTITION_KINDS[i % PARTITION_KINDS.length] ?? 'cut',
       order: rng.shuffle(hosts),
-      forMs: rng.int(3_000, 7_000),
+      forMs: rng.int(4_000, 9_000),
       periodMs: rng.int(300, 1_500),
     });
   }

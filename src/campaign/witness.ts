@@ -20,7 +20,8 @@ export const TICK_MS = 20;
 const SEEN_INSIDE = '/witness';
 /** A pause this long between two ticks is looked at; shorter ones are the machine's scheduler. */
 const PAUSE_MS = 100;
-const QUIET_MS = 60_000;
+/** A copy on a machine short of CPU was seen to be silent for a minute. */
+const QUIET_MS = 180_000;
 
 /**
  * What a copy runs: one shell that starts no process per tick (reading an empty pipe with a time limit is its sleep).
@@ -46,10 +47,12 @@ export function tickCommand(where: 'container' | { readonly root: string }, task
 export class TickFiles {
   readonly root: string;
   readonly #hostnames: ReadonlyMap<string, number>;
+  readonly #now: () => number;
   readonly #files = new Map<string, Growing>();
 
   /** Makes the directories; `dir` must be outside of the lab's own. */
-  constructor(dir: string, hostnames: ReadonlyMap<string, number>) {
+  constructor(dir: string, hostnames: ReadonlyMap<string, number>, now: () => number = uptimeMs) {
+    this.#now = now;
     this.root = join(dir, 'witness');
     this.#hostnames = hostnames;
     for (const name of hostnames.keys()) mkdirSync(join(this.root, name), { recursive: true });
@@ -85,17 +88,17 @@ exec runc "$@"
   }
 
   /**
-   * Every copy so far, with what it has written until now. Those silent for a minute are read again only for `everything`,
-   * which a verdict has to rest on.
+   * Every copy so far, with what it has written until now. Files that were found quiet for minutes are read again only for
+   * `everything`, which a verdict has to rest on.
    */
   lives(options: { readonly everything?: boolean } = {}): readonly CopyLife[] {
-    const since = options.everything ? Number.NEGATIVE_INFINITY : uptimeMs() - QUIET_MS;
+    const now = this.#now();
     for (const [hostname, host] of this.#hostnames) {
       for (const name of readdirSync(join(this.root, hostname))) {
         const path = join(this.root, hostname, name);
         const known = this.#files.get(path) ?? new Growing(path, host, name);
         this.#files.set(path, known);
-        if (known.lastMs >= since) known.read();
+        if (options.everything || !known.quiet) known.read(now);
       }
     }
     return [...this.#files.values()].flatMap((file) => file.life() ?? []);
@@ -111,6 +114,7 @@ class Growing {
   readonly #host: number;
   readonly #name: string;
   readonly #spans: { fromMs: number; toMs: number }[] = [];
+  #readAtMs = Number.NEGATIVE_INFINITY;
   #offset = 0;
   #rest = '';
 
@@ -120,12 +124,13 @@ class Growing {
     this.#name = name;
   }
 
-  /** Of its last tick; a file not read yet is as new as can be. */
-  get lastMs(): number {
-    return this.#spans.at(-1)?.toMs ?? Number.POSITIVE_INFINITY;
+  /** When it was last read, its last tick was old: by that moment, not by now, since nobody may have looked for long. */
+  get quiet(): boolean {
+    return this.#readAtMs - (this.#spans.at(-1)?.toMs ?? this.#readAtMs) > QUIET_MS;
   }
 
-  read(): void {
+  read(nowMs: number): void {
+    this.#readAtMs = nowMs;
     const fd = openSync(this.#path, 'r');
     try {
       const buffer = Buffer.alloc(64 * 1024);

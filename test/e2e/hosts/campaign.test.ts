@@ -33,10 +33,10 @@ describe('the safety campaign on real hosts', () => {
     expect(missing).toBeUndefined();
   });
 
-  it('5 kills and 3 partitions lose nothing and double nothing', { timeout: 400_000 }, async () => {
+  it('a kill of every kind and 3 partitions lose nothing and double nothing', { timeout: 400_000 }, async () => {
     const { code, report, said } = await campaign([
       '--kills',
-      '5',
+      '6',
       '--partitions',
       '3',
       '--freezes',
@@ -45,7 +45,7 @@ describe('the safety campaign on real hosts', () => {
       'ci',
     ]);
     expect(code, said).toBe(0);
-    expect(sum(report.kills)).toBe(5);
+    expect(sum(report.kills)).toBe(6);
     expect(sum(report.partitions)).toBe(3);
     expect(report.overlaps).toEqual([]);
     expect(report.lost).toEqual([]);
@@ -62,7 +62,7 @@ describe('the safety campaign on real hosts', () => {
       '--freezes',
       '0',
       '--seed',
-      'ci',
+      'doubles',
       '--no-enforcement',
     ]);
     expect(code, said).toBe(0);
