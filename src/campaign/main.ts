@@ -14,6 +14,8 @@ export const CAMPAIGN_USAGE = `usage: npm run campaign -- [options]
   --hosts N          default ${DEFAULTS.hosts}
   --seed TEXT        of the schedule (default: a new one, printed)
   --no-enforcement   leases are not enforced: shows that the witness sees the overlaps that follow
+  --prefix NAME      of the hosts; campaigns side by side need different ones, and subnets (default tocamp)
+  --subnet CIDR      default 10.70.0.0/24; containers get the next second octet
   --dir DIR          disks, logs and ticks (default: under ${tmpdir()})
   --keep             leave hosts, logs and ticks as they are at the end
   --json             the report as JSON
@@ -39,6 +41,8 @@ export async function campaignMain(argv: readonly string[], io: CampaignIo = {})
         freezes: { type: 'string', default: DEFAULTS.freezes },
         seed: { type: 'string' },
         'no-enforcement': { type: 'boolean', default: false },
+        prefix: { type: 'string', default: 'tocamp' },
+        subnet: { type: 'string', default: '10.70.0.0/24' },
         dir: { type: 'string' },
         keep: { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
@@ -57,11 +61,11 @@ export async function campaignMain(argv: readonly string[], io: CampaignIo = {})
       partitions: number('partitions', values.partitions, 0, 100_000),
       freezes: number('freezes', values.freezes, 0, 100_000),
       seed,
-      dir: values.dir ?? join(tmpdir(), 'task-org-campaign'),
+      dir: values.dir ?? join(tmpdir(), `task-org-campaign-${values.prefix}`),
       keep: values.keep,
       enforced: !values['no-enforcement'],
-      prefix: 'tocamp',
-      subnet: '10.70.0.0/24',
+      prefix: values.prefix,
+      subnet: values.subnet,
       log: (message) => err(`  ${message}`),
     });
     out(values.json ? JSON.stringify(report) : formatCampaign(report));

@@ -6,12 +6,14 @@ import { whyNoHostLab } from '../../../src/scenario/hosts/requirements.ts';
 // A short piece of the safety campaign on real hosts. The long one is `npm run campaign`.
 
 const wanted = process.env.TASKORG_TEST_DOCKER === '1';
+/** Not the hosts of a campaign that may be running on this machine. */
+const APART = ['--prefix', 'tocampt', '--subnet', '10.72.0.0/24'];
 const missing = whyNoHostLab(true);
 
 async function campaign(args: readonly string[]): Promise<{ code: number; report: CampaignReport; said: string }> {
   const said: string[] = [];
   let report = '{}';
-  const code = await campaignMain([...args, '--json'], {
+  const code = await campaignMain([...args, '--json', ...APART], {
     out: (text) => {
       report = text;
       said.push(text);
