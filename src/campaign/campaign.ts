@@ -37,7 +37,8 @@ const STANDING = { containers: 5, processes: 2, available: 3 };
 /** Runs a campaign on hosts of its own. Throws only when the hosts or the cluster cannot be made. */
 export async function runCampaign(options: CampaignOptions): Promise<CampaignReport> {
   const campaign = new Campaign(options);
-  const interrupted = (): void => void campaign.close().finally(() => process.exit(130));
+  // The figures so far are worth having: a second signal ends it at once.
+  const interrupted = (signal: NodeJS.Signals): void => campaign.interrupt(signal);
   process.once('SIGINT', interrupted);
   process.once('SIGTERM', interrupted);
   const before = process.env[UNENFORCED];
@@ -62,11 +63,13 @@ class Campaign {
   readonly #exclusive = new Set<string>();
   readonly #strikes: Strike[] = [];
   readonly #startedAt = performance.now();
+  readonly #interrupted = Promise.withResolvers<never>();
   #round = 0;
 
   constructor(options: CampaignOptions) {
     this.#options = options;
     const { prefix, hosts } = options;
+    this.#interrupted.promise.catch(() => {}); // nobody may be waiting for a round just then
     rmSync(join(options.dir, 'witness'), { recursive: true, force: true });
     mkdirSync(options.dir, { recursive: true });
     const names = Array.from({ length: hosts }, (_, i) => [`${prefix}-${i + 1}`, i + 1] as const);
@@ -92,19 +95,14 @@ class Campaign {
   }
 
   async play(): Promise<CampaignReport> {
-    const { hosts, seed, log } = this.#options;
-    await this.#lab.up();
-    const image = busyboxImage();
-    await Promise.all(this.#hosts().map((host) => this.#lab.loadImage(host, image)));
-    await this.#fleet.form({ peers: hosts, joining: 0, witnesses: 0, runtime: 'docker', seed });
-    await this.#submitStanding();
-    await this.#whole();
+    const { seed, log } = this.#options;
+    await Promise.race([this.#prepare(), this.#interrupted.promise]);
     const done: Round[] = [];
     let failure: string | undefined;
     for (const round of scheduleOf(seed, this.#options)) {
       this.#round += 1;
       try {
-        await this.#play(round);
+        await Promise.race([this.#play(round), this.#interrupted.promise]);
         done.push(round);
       } catch (error) {
         failure = `round ${this.#round}, ${JSON.stringify(round)}: ${error instanceof Error ? error.message : String(error)}`;
@@ -117,6 +115,16 @@ class Campaign {
     return report;
   }
 
+  async #prepare(): Promise<void> {
+    const { hosts, seed } = this.#options;
+    await this.#lab.up();
+    const image = busyboxImage();
+    await Promise.all(this.#hosts().map((host) => this.#lab.loadImage(host, image)));
+    await this.#fleet.form({ peers: hosts, joining: 0, witnesses: 0, runtime: 'docker', seed });
+    await this.#submitStanding();
+    await this.#whole();
+  }
+
   /** The peers' and engines' logs and every tick, for a look at what went wrong. */
   #keepEvidence(seed: string): void {
     const place = join(this.#options.dir, `failed-${seed.replaceAll(/[^A-Za-z0-9]/g, '-')}`);
@@ -125,6 +133,11 @@ class Campaign {
       cpSync(this.#lab.paths(host).log, join(place, `host-${host}`), { recursive: true });
     cpSync(this.#ticks.root, join(place, 'witness'), { recursive: true });
     this.#options.log(`logs and ticks are kept in ${place}`);
+  }
+
+  /** Ends it after the rounds that are done, with their figures. */
+  interrupt(signal: NodeJS.Signals): void {
+    this.#interrupted.reject(new Error(`interrupted by ${signal}`));
   }
 
   async close(): Promise<void> {

@@ -1,3 +1,4 @@
 import { campaignMain } from '../campaign/main.ts';
 
-process.exitCode = await campaignMain(process.argv.slice(2));
+// An interrupted round may still be waiting for its cluster, which is gone by now.
+process.exit(await campaignMain(process.argv.slice(2)));
