@@ -90,6 +90,8 @@ async function lead(settings: Settings, workers: number): Promise<number> {
   let next = 0;
   let exclusiveRuns = 0;
   let accepted = 0;
+  let thawed = 0;
+  let thawedMs = 0;
   const traces = new Map<string, string>();
   const broken: Extract<WorkerMessage, { type: 'broken' }>[] = [];
   await Promise.all(
@@ -116,6 +118,8 @@ async function lead(settings: Settings, workers: number): Promise<number> {
           simulatedMs += result.simulatedMs;
           exclusiveRuns += result.exclusiveRuns;
           accepted += result.accepted;
+          thawed += result.thawed;
+          thawedMs += result.thawedMs;
           seeds += 1;
           traces.set(result.seed, result.trace);
           for (const key of Object.keys(total) as (keyof Tally)[]) total[key] += result.tally[key];
@@ -138,7 +142,9 @@ async function lead(settings: Settings, workers: number): Promise<number> {
   process.stdout.write(
     `${Object.entries(total)
       .map(([k, v]) => `${k} ${v}`)
-      .join(', ')}, accepted tasks ${accepted}, exclusive runs ${exclusiveRuns}; trace ${traceOf(traces)}\n`,
+      .join(
+        ', ',
+      )}, accepted tasks ${accepted}, exclusive runs ${exclusiveRuns}, of which ${thawed} ran on for ${thawedMs} ms in all when their frozen machine thawed; trace ${traceOf(traces)}\n`,
   );
   for (const b of broken)
     process.stdout.write(
