@@ -88,7 +88,7 @@ export function createCaretaker(self: NodeId, rank: number, options: Partial<Car
   /** The fittest of those whose bids are fresh; null while better ones may come. */
   function choose(ctx: CaretakerContext, own: Bid, others: readonly NodeId[], now: MonoMs): NodeId | null {
     for (const [id, b] of bids) if (now - b.at > config.bidLastsMs || !others.includes(id)) bids.delete(id);
-    const settled = now - biddingSince >= config.settleMs;
+    const settled = now >= biddingSince + config.settleMs;
     if (!settled) wake(biddingSince + config.settleMs);
     if (!settled && others.some((id) => !bids.has(id) && ctx.members.get(id)?.status === 'alive')) return null;
     let best: { readonly id: NodeId; readonly bid: Bid } = { id: self, bid: own };
@@ -135,7 +135,7 @@ export function createCaretaker(self: NodeId, rank: number, options: Partial<Car
       }
       wakeAt = undefined;
       lostAt ??= now;
-      if (now - lostAt < config.afterMs) {
+      if (now < lostAt + config.afterMs) {
         wake(lostAt + config.afterMs);
         return [];
       }
