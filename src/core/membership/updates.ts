@@ -204,7 +204,8 @@ export function setPeers(ctx: Context, event: Extract<MembershipEvent, { type: '
       }
     }
   }
-  const stretch = ctx.fullMesh ? 1 : Math.max(1, watched.size / 4);
+  // In a full mesh too: what a peer sends must not grow with it, and the more watch a member, the sooner one of them asks.
+  const stretch = Math.max(1, watched.size / 4);
   ctx.probeIntervalMs = ctx.config.probeIntervalMs * stretch;
   return added;
 }
